@@ -1,0 +1,276 @@
+"""Everything that can go wrong, each with its HTTP status.
+
+    UploadError
+    ├── BadRequest                400  a field is missing or malformed
+    │   └── ExtensionRefused      400  the name's extension is not among the allowed ones
+    ├── UploadNotFound            404
+    ├── MethodNotAllowed          405
+    ├── OffsetMismatch            409  the append starts where the upload does not end
+    ├── UploadInterrupted         409  a newer request took the upload over
+    ├── BodyTimedOut              409  the client sent nothing for too long
+    ├── UploadExpired             410
+    ├── UnsupportedVersion        412
+    ├── UploadTooLarge            413  above the configured maximum
+    ├── UploadOverrun             413  more bytes than the upload's length
+    ├── UnsupportedMediaType      415  the request's content type
+    ├── ContentRefused            415  the first bytes are something that is not allowed
+    ├── UploadLocked              423
+    ├── HeadTooLarge              431
+    ├── ChecksumMismatch          460
+    ├── ServerStopping            503
+    ├── StorageUnavailable        503
+    ├── StorageFailed             500  a fault of the storage, told to the operator alone
+    └── StorageFull               507
+    ConnectionLost                     nobody is left to answer
+
+An error is built from facts and composes its own sentence, which says what is wrong and what to send instead. The
+sentence goes over the wire: it must never hold a path of the server or the text of an internal exception.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from tusd_py.upload import Upload
+
+
+class UploadError(Exception):
+    """Base of everything that is answered with a status of its own.
+
+    Attributes:
+        status: HTTP status of the answer.
+        code: the name that clients and logs know the error by; the names are those of tusd where it has one.
+        retry_after: seconds after which the same request may succeed, or ``None`` when waiting will not help.
+        closes: whether the connection has to be closed with the answer.
+        upload: the upload as it stands after the refusal, where the client may be told of it; ``None`` otherwise.
+    """
+
+    status = 500
+    code = "ERR_INTERNAL_SERVER_ERROR"
+    retry_after: int | None = None
+    closes = False
+    upload: Upload | None = None
+
+
+class BadRequest(UploadError):
+    """A header field is missing, malformed or contradicts another one; ``hint`` is the whole sentence."""
+
+    status = 400
+
+    def __init__(self, code: str, hint: str) -> None:
+        self.code = code
+        super().__init__(hint)
+
+
+class ExtensionRefused(BadRequest):
+    """The name in the metadata ends with an extension that is not among ``allowed``."""
+
+    def __init__(self, *, extension: str, allowed: Sequence[str]) -> None:
+        self.extension = extension
+        self.allowed = tuple(allowed)
+        found = f"the extension {extension}" if extension else "a name without an extension"
+        super().__init__(
+            "ERR_EXTENSION_NOT_ALLOWED",
+            f"{found} is not accepted here; send a file with one of {', '.join(self.allowed)}",
+        )
+
+
+class UploadNotFound(UploadError):
+    """No upload has this id (or it is somebody else's, which is told the same)."""
+
+    status = 404
+    code = "ERR_UPLOAD_NOT_FOUND"
+
+    def __init__(self) -> None:
+        super().__init__("there is no upload here; create one with POST and use the Location of the answer")
+
+
+class MethodNotAllowed(UploadError):
+    """The resource does not know this method; ``allowed`` are the methods that it knows."""
+
+    status = 405
+    code = "ERR_METHOD_NOT_ALLOWED"
+
+    def __init__(self, *, allowed: Sequence[str]) -> None:
+        self.allowed = tuple(allowed)
+        super().__init__(f"this method is not served here; use one of {', '.join(self.allowed)}")
+
+
+class OffsetMismatch(UploadError):
+    """An append starts at ``provided`` bytes while the upload ends at ``expected``."""
+
+    status = 409
+    code = "ERR_MISMATCHED_OFFSET"
+
+    def __init__(self, *, expected: int, provided: int) -> None:
+        self.expected = expected
+        self.provided = provided
+        super().__init__(f"the upload is at offset {expected}, not {provided}; send the bytes from {expected} on")
+
+
+class UploadInterrupted(UploadError):
+    """A newer request for the same upload asked this one to end; what it received is kept."""
+
+    status = 409
+    code = "ERR_UPLOAD_INTERRUPTED"
+    closes = True
+
+    def __init__(self) -> None:
+        super().__init__("a newer request took this upload over; ask for the offset with HEAD before sending more")
+
+
+class BodyTimedOut(UploadError):
+    """Nothing came for ``seconds`` while the body was awaited; what was received is kept."""
+
+    # 408 would make browsers' clients give up for good; 409 sends them through HEAD and on.
+    status = 409
+    code = "ERR_READ_TIMEOUT"
+    closes = True
+
+    def __init__(self, *, seconds: float) -> None:
+        self.seconds = seconds
+        super().__init__(f"no bytes came for {seconds:g} seconds; ask for the offset with HEAD and go on from there")
+
+
+class UploadExpired(UploadError):
+    """The upload was left unfinished for longer than it may be."""
+
+    status = 410
+    code = "ERR_UPLOAD_EXPIRED"
+
+    def __init__(self) -> None:
+        super().__init__("this upload was left unfinished for too long and has expired; create a new one with POST")
+
+
+class UnsupportedVersion(UploadError):
+    """``Tus-Resumable`` is missing or names a version that is not served."""
+
+    status = 412
+    code = "ERR_UNSUPPORTED_VERSION"
+
+    def __init__(self, *, served: str) -> None:
+        super().__init__(f"Tus-Resumable is missing or not served; send Tus-Resumable: {served}")
+
+
+class UploadTooLarge(UploadError):
+    """The upload is, or would become, larger than ``maximum`` bytes."""
+
+    status = 413
+    code = "ERR_MAX_SIZE_EXCEEDED"
+
+    def __init__(self, *, maximum: int) -> None:
+        self.maximum = maximum
+        super().__init__(f"the upload is larger than the {maximum} bytes that are accepted; send a smaller file")
+
+
+class UploadOverrun(UploadError):
+    """The request holds more bytes than the ``length`` of the upload leaves room for."""
+
+    status = 413
+    code = "ERR_UPLOAD_SIZE_EXCEEDED"
+
+    def __init__(self, *, length: int) -> None:
+        self.length = length
+        super().__init__(f"the request goes beyond the upload's length of {length} bytes; send only what is missing")
+
+
+class UnsupportedMediaType(UploadError):
+    """The request's ``Content-Type`` is not the one that ``expected`` names."""
+
+    status = 415
+    code = "ERR_INVALID_CONTENT_TYPE"
+
+    def __init__(self, *, expected: str) -> None:
+        self.expected = expected
+        super().__init__(f"the body has the wrong content type; send Content-Type: {expected}")
+
+
+class ContentRefused(UploadError):
+    """The first bytes are positively something else than what was claimed or is allowed."""
+
+    status = 415
+    code = "ERR_CONTENT_NOT_ALLOWED"
+    closes = True
+
+    def __init__(self, *, extension: str, allowed: Sequence[str]) -> None:
+        self.extension = extension
+        self.allowed = tuple(allowed)
+        claim = f"a {extension} file" if extension else "an accepted file"
+        super().__init__(f"the content is not that of {claim}; send real content of {', '.join(self.allowed)}")
+
+
+class UploadLocked(UploadError):
+    """Another request holds the upload and did not let go in time."""
+
+    status = 423
+    code = "ERR_UPLOAD_LOCKED"
+    retry_after = 1
+
+    def __init__(self) -> None:
+        super().__init__("another request is using this upload; try again in a moment")
+
+
+class HeadTooLarge(UploadError):
+    """The header fields hold more than ``maximum`` bytes together."""
+
+    status = 431
+    code = "ERR_HEAD_TOO_LARGE"
+    closes = True
+
+    def __init__(self, *, maximum: int) -> None:
+        super().__init__(f"the header fields are larger than {maximum} bytes; send less metadata")
+
+
+class ChecksumMismatch(UploadError):
+    """The digest of the request's content is not the one that was announced; nothing of it was kept."""
+
+    status = 460
+    code = "ERR_CHECKSUM_MISMATCH"
+
+    def __init__(self) -> None:
+        super().__init__("the content does not match Upload-Checksum and was discarded; send it again")
+
+
+class ServerStopping(UploadError):
+    """The server is about to end; what was received is kept."""
+
+    status = 503
+    code = "ERR_SERVER_SHUTDOWN"
+    retry_after = 5
+    closes = True
+
+    def __init__(self) -> None:
+        super().__init__("the server is stopping; ask for the offset with HEAD and go on in a few seconds")
+
+
+class StorageUnavailable(UploadError):
+    """The store cannot write just now, a read-only file system for example."""
+
+    status = 503
+    code = "ERR_STORAGE_UNAVAILABLE"
+    retry_after = 30
+
+    def __init__(self) -> None:
+        super().__init__("the storage cannot be written just now; try again later")
+
+
+class StorageFailed(UploadError):
+    """The store failed in a way that is nobody's fault but ours; the cause is chained and logged, never sent."""
+
+    def __init__(self) -> None:
+        super().__init__("the storage failed; try again later")
+
+
+class StorageFull(UploadError):
+    """There is no room left for the bytes; those that fitted are kept."""
+
+    status = 507
+    code = "ERR_STORAGE_FULL"
+    retry_after = 60
+
+    def __init__(self) -> None:
+        super().__init__("there is no space left for this upload; what was stored is kept, go on later")
+
+
+class ConnectionLost(Exception):
+    """The client is gone in the middle of its request. Nobody can be answered; what was received is kept."""
