@@ -1,0 +1,96 @@
+"""What a client may ask, what it is answered, and the contract of the dialects that stand between.
+
+A message holds what was said, parsed and grammatical, and nothing about whether it is allowed. Offset retrieval and
+termination say nothing but the id, so they need no message.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+
+from tusd_py.errors import UploadError
+from tusd_py.protocol.digests import Checksum
+from tusd_py.protocol.fields import Fields
+from tusd_py.upload import NO_METADATA, Metadata, Upload
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Create:
+    """A creation.
+
+    ``length`` is the length of the whole upload in bytes, ``None`` while deferred. ``has_body`` tells whether the
+    request carries first bytes of it, ``size`` how many if the request says so beforehand.
+    """
+
+    length: int | None
+    metadata: Metadata = NO_METADATA
+    has_body: bool = False
+    size: int | None = None
+    checksum: Checksum | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Append:
+    """Bytes to go on with from ``offset``; ``length`` is the upload's length where the request declares it.
+
+    ``size`` is the number of bytes that the request says it holds, ``None`` when it does not say (chunked).
+    """
+
+    offset: int
+    length: int | None = None
+    size: int | None = None
+    checksum: Checksum | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """An answer without its wire: status, header fields in order, and a body that may be empty."""
+
+    status: int
+    fields: tuple[tuple[str, str], ...] = ()
+    body: bytes = b""
+
+
+class Dialect(ABC):
+    """A way of saying the same things: header fields in, messages out; results in, replies out.
+
+    Holds nothing about any request. ``size`` is what the framing of a request tells about its body: ``0`` when there
+    is none, ``None`` when its end will show (chunked).
+    """
+
+    @abstractmethod
+    def check_version(self, fields: Fields, method: str) -> None:
+        """Raise ``UnsupportedVersion`` when the request speaks a version that is not served."""
+
+    @abstractmethod
+    def parse_create(self, fields: Fields, size: int | None) -> Create:
+        """Return the creation that the fields ask for. Raises ``BadRequest``, ``UnsupportedMediaType``."""
+
+    @abstractmethod
+    def parse_append(self, fields: Fields, size: int | None) -> Append:
+        """Return the append that the fields ask for. Raises ``BadRequest``, ``UnsupportedMediaType``."""
+
+    @abstractmethod
+    def created(self, upload: Upload, location: str) -> Reply:
+        """Say that ``upload`` exists and lives at ``location``."""
+
+    @abstractmethod
+    def appended(self, upload: Upload) -> Reply:
+        """Say how far ``upload`` is after an append."""
+
+    @abstractmethod
+    def status(self, upload: Upload) -> Reply:
+        """Say how far ``upload`` is, and what is known of it."""
+
+    @abstractmethod
+    def terminated(self) -> Reply:
+        """Say that the upload is gone."""
+
+    @abstractmethod
+    def discovered(self) -> Reply:
+        """Say what this server can do."""
+
+    @abstractmethod
+    def refused(self, error: UploadError) -> Reply:
+        """Say why not, and what to send instead."""

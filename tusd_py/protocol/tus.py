@@ -1,0 +1,173 @@
+"""The dialect tus 1.0.0: its fields and its answers. Source: https://tus.io/protocols/resumable-upload, 1.0.0."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from tusd_py.errors import (
+    BadRequest,
+    MethodNotAllowed,
+    OffsetMismatch,
+    UnsupportedMediaType,
+    UnsupportedVersion,
+    UploadError,
+)
+from tusd_py.protocol import fields as grammar
+from tusd_py.protocol.digests import Checksum, parse_checksum
+from tusd_py.protocol.fields import Fields
+from tusd_py.protocol.messages import Append, Create, Dialect, Reply
+from tusd_py.protocol.rules import Limits, expires_at
+from tusd_py.upload import Upload
+
+VERSION = "1.0.0"
+APPEND_TYPE = "application/offset+octet-stream"
+
+EXTENSIONS = (
+    "creation",
+    "creation-with-upload",
+    "creation-defer-length",
+    "expiration",
+    "checksum",
+    "termination",
+)
+
+# The text binds the client alone where the version is missing, and HEAD and GET harm nobody.
+_VERSION_OPTIONAL = frozenset({"HEAD", "GET"})
+
+_VERSION_FIELD = ("Tus-Resumable", VERSION)
+_NO_STORE = ("Cache-Control", "no-store")
+
+
+class Tus(Dialect):
+    """tus 1.0.0 for what ``limits`` allow and ``algorithms`` (names of checksums, best first) can verify."""
+
+    def __init__(self, limits: Limits, algorithms: Sequence[str]) -> None:
+        self._limits = limits
+        expiring = limits.partial_expiry is not None
+        extensions = [name for name in EXTENSIONS if name != "expiration" or expiring]
+        discovery = [
+            _VERSION_FIELD,
+            ("Tus-Version", VERSION),
+            ("Tus-Extension", grammar.build_list(extensions)),
+            ("Tus-Checksum-Algorithm", grammar.build_list(algorithms)),
+        ]
+        if limits.max_size is not None:
+            discovery.append(("Tus-Max-Size", grammar.build_number(limits.max_size)))
+        self._discovered = Reply(204, tuple(discovery))
+
+    def check_version(self, fields: Fields, method: str) -> None:
+        """Refuse a version that is not served, and a missing one where something could change.
+
+        Source: tus 1.0.0, Tus-Resumable. OPTIONS never comes here.
+        """
+        version = fields.single("tus-resumable")
+        if version == VERSION or (version is None and method in _VERSION_OPTIONAL):
+            return
+        raise UnsupportedVersion(served=VERSION)
+
+    def parse_create(self, fields: Fields, size: int | None) -> Create:
+        """Source: tus 1.0.0, Creation, Creation With Upload, Creation Defer Length, Checksum."""
+        has_body = size != 0
+        # Without a body the content type means nothing; clients send their defaults (curl its form type).
+        if has_body:
+            _check_content_type(fields)
+        length = _length(fields)
+        deferred = fields.single("upload-defer-length")
+        if deferred is not None:
+            grammar.parse_defer_length(deferred)
+            if length is not None:
+                raise BadRequest(
+                    "ERR_AMBIGUOUS_UPLOAD_LENGTH",
+                    "Upload-Length and Upload-Defer-Length exclude each other; send one of them",
+                )
+        elif length is None:
+            raise BadRequest(
+                "ERR_INVALID_UPLOAD_LENGTH",
+                "the length is missing; send Upload-Length, or Upload-Defer-Length: 1 when it is not known yet",
+            )
+        return Create(
+            length=length,
+            metadata=grammar.parse_metadata(fields.combined("upload-metadata") or ""),
+            has_body=has_body,
+            size=size,
+            checksum=_checksum(fields),
+        )
+
+    def parse_append(self, fields: Fields, size: int | None) -> Append:
+        """Source: tus 1.0.0, PATCH, Creation Defer Length, Checksum."""
+        _check_content_type(fields)
+        offset = fields.single("upload-offset")
+        if offset is None:
+            raise BadRequest("ERR_INVALID_OFFSET", "Upload-Offset is missing; send the offset that HEAD gives")
+        return Append(
+            offset=grammar.parse_number(offset, field="Upload-Offset", code="ERR_INVALID_OFFSET"),
+            length=_length(fields),
+            size=size,
+            checksum=_checksum(fields),
+        )
+
+    def created(self, upload: Upload, location: str) -> Reply:
+        """Source: tus 1.0.0, Creation: 201 and ``Location``; Creation With Upload: ``Upload-Offset``."""
+        return Reply(201, (_VERSION_FIELD, ("Location", location), *self._progress(upload)))
+
+    def appended(self, upload: Upload) -> Reply:
+        """Source: tus 1.0.0, PATCH: 204 and the new offset; Expiration: the moment, in every answer to a PATCH."""
+        return Reply(204, (_VERSION_FIELD, *self._progress(upload)))
+
+    def status(self, upload: Upload) -> Reply:
+        """Source: tus 1.0.0, HEAD."""
+        length = (
+            ("Upload-Defer-Length", grammar.build_defer_length())
+            if upload.length is None
+            else ("Upload-Length", grammar.build_number(upload.length))
+        )
+        described = [("Upload-Metadata", upload.metadata.field)] if upload.metadata.field else []
+        return Reply(200, (_VERSION_FIELD, _NO_STORE, *self._progress(upload), length, *described))
+
+    def terminated(self) -> Reply:
+        """Source: tus 1.0.0, Termination: 204."""
+        return Reply(204, (_VERSION_FIELD,))
+
+    def discovered(self) -> Reply:
+        """Source: tus 1.0.0, OPTIONS."""
+        return self._discovered
+
+    def refused(self, error: UploadError) -> Reply:
+        """One line of text: the code that programs look for, and a sentence for people."""
+        lines = [_VERSION_FIELD, _NO_STORE, ("Content-Type", "text/plain; charset=utf-8")]
+        if isinstance(error, UnsupportedVersion):
+            lines.append(("Tus-Version", VERSION))
+        if isinstance(error, MethodNotAllowed):
+            lines.append(("Allow", ", ".join(error.allowed)))
+        if error.retry_after is not None:
+            lines.append(("Retry-After", grammar.build_number(error.retry_after)))
+        if error.upload is not None:
+            lines.extend(self._progress(error.upload))
+        elif isinstance(error, OffsetMismatch):
+            lines.append(("Upload-Offset", grammar.build_number(error.expected)))
+        return Reply(error.status, tuple(lines), f"{error.code}: {error}\n".encode())
+
+    def _progress(self, upload: Upload) -> list[tuple[str, str]]:
+        fields = [("Upload-Offset", grammar.build_number(upload.offset))]
+        moment = expires_at(upload, self._limits)
+        if moment is not None:
+            fields.append(("Upload-Expires", grammar.build_http_date(moment)))
+        return fields
+
+
+def _check_content_type(fields: Fields) -> None:
+    given = fields.single("content-type") or ""
+    if grammar.parse_content_type(given) != APPEND_TYPE:
+        raise UnsupportedMediaType(expected=APPEND_TYPE)
+
+
+def _length(fields: Fields) -> int | None:
+    given = fields.single("upload-length")
+    if given is None:
+        return None
+    return grammar.parse_number(given, field="Upload-Length", code="ERR_INVALID_UPLOAD_LENGTH")
+
+
+def _checksum(fields: Fields) -> Checksum | None:
+    given = fields.single("upload-checksum")
+    return None if given is None else parse_checksum(given)
