@@ -1,0 +1,347 @@
+"""Uploads on the local disk. ``layout.py`` shows where everything lies.
+
+A record says what is known of an upload, the length of its data says how much of it there is, and one rename makes it
+complete. Between any two system calls the process may end: what is found afterwards is the state before or the state
+after, never something in between, and nothing has to be repaired before the next start.
+
+How sure bytes are before they are acknowledged is a choice, ``fsync``:
+
+- ``never``: they survive the process. After a loss of power unfinished uploads begin anew.
+- ``completion``: a completed upload survives a loss of power as well. Long uploads are synced as they go.
+- ``request``: so does everything else that was acknowledged.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from contextlib import asynccontextmanager, closing, suppress
+from datetime import UTC, datetime
+from functools import cached_property, partial
+from itertools import islice
+from pathlib import Path
+from typing import Literal
+
+import aiofiles
+
+from tusd_py.errors import OffsetMismatch, StorageFailed, UploadNotFound
+from tusd_py.storage.appender import DiskAppender
+from tusd_py.storage.base import Appender, Store
+from tusd_py.storage.data import Surroundings, UnfinishedData
+from tusd_py.storage.faults import translated
+from tusd_py.storage.floor import Bounds, create_bounds, read_boot_id, read_bounds
+from tusd_py.storage.layout import FILE_MODE, Layout, open_regular, remove, stat_regular, sync_folder
+from tusd_py.storage.leftovers import tidy_leftovers
+from tusd_py.storage.record import Record, read_record, write_record
+from tusd_py.storage.space import Space
+from tusd_py.storage.threads import Threads
+from tusd_py.upload import Upload, is_id
+
+Fsync = Literal["never", "completion", "request"]
+
+READ_SIZE = 256 * 1024  # bytes of one chunk of ``read``
+LIST_SIZE = 128  # uploads that are looked up in one hop
+
+
+class DiskStore(Store):
+    """Keeps uploads in a folder. Several processes may use the same one.
+
+    ``failed_syncs`` counts the syncs that failed in this process; each cost an upload what was not on the disk yet.
+    """
+
+    def __init__(
+        self,
+        folder: Path | str,
+        *,
+        fsync: Fsync = "completion",
+        space_reserve: int = 0,
+        threads: int | None = None,
+        boot_id: str | None = None,
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """Describe the store; the disk is not touched before ``open`` or the first creation.
+
+        Args:
+            folder: where uploads are kept; it is made, for its owner alone, if it is missing.
+            fsync: how sure bytes are before they are acknowledged.
+            space_reserve: bytes that creations leave free on the disk.
+            threads: how many threads work for the store at most.
+            boot_id: what tells a start of the machine from the others; asked of the kernel by default.
+            monotonic: gives seconds that never go back.
+        """
+        self.failed_syncs = 0
+        self._layout = Layout(os.path.abspath(folder))
+        self._fsync = fsync
+        self._boot_id_given = boot_id
+        self._threads = Threads(threads)
+        self._is_made = False
+        self._space = Space(self._layout.folder, reserve=space_reserve, add_up=self._claims, monotonic=monotonic)
+
+    async def open(self) -> None:
+        await self._threads.run(self._make)
+
+    async def close(self) -> None:
+        self._threads.close()
+
+    async def create(self, upload: Upload) -> Upload:
+        return await self._threads.run(self._create, upload)
+
+    async def get(self, id: str) -> Upload:
+        return await self._threads.run(self._get, id)
+
+    async def save(self, upload: Upload) -> None:
+        await self._threads.run(self._save, upload)
+
+    @asynccontextmanager
+    async def append(self, upload: Upload, *, verified: bool = True) -> AsyncIterator[Appender]:
+        appender = DiskAppender(
+            upload,
+            verified=verified,
+            open_data=partial(self._open_data, upload.id),
+            threads=self._threads,
+            checkpoints=self._fsync != "never",
+            sync_commits=self._fsync == "request",
+        )
+        try:
+            yield appender
+        finally:
+            await appender.leave()
+
+    async def finish(self, upload: Upload) -> Upload:
+        return await self._threads.run(self._finish, upload)
+
+    async def read(self, upload: Upload, start: int = 0, stop: int | None = None) -> AsyncIterator[bytes]:
+        stop = upload.offset if stop is None else stop
+        if start >= stop:
+            return
+        opener = partial(_open_at, start)
+        path = self._path_to_read(upload)
+        try:
+            async with aiofiles.open(path, "rb", buffering=0, opener=opener, executor=self._threads.pool) as data:
+                while start < stop:
+                    chunk = await data.read(min(READ_SIZE, stop - start))
+                    if not chunk:
+                        raise StorageFailed
+                    start += len(chunk)
+                    yield chunk
+        except FileNotFoundError:
+            raise UploadNotFound from None
+        except OSError as error:
+            raise translated(error) from error
+
+    async def delete(self, id: str) -> None:
+        await self._threads.run(self._delete, id)
+
+    async def list(self, *, complete: bool = False) -> AsyncIterator[Upload]:
+        find = self._find_complete if complete else self._find_unfinished
+        ids = _ids_of_records(self._layout.records if complete else self._layout.partial)
+        while (found := await self._threads.run(_found_next, ids, find)) is not None:
+            for upload in found:
+                yield upload
+
+    async def tidy(self, *, before: datetime, dry_run: bool = False) -> Sequence[str]:
+        return await self._threads.run(tidy_leftovers, self._layout, before=before.timestamp(), dry_run=dry_run)
+
+    def data_path(self, id: str) -> Path | None:
+        """Return the file that holds the data of the upload now, ``None`` when there is none. Blocking; for locks."""
+        if not is_id(id):
+            return None
+        data = self._layout.data(id)
+        if stat_regular(data) is not None:
+            return Path(data)
+        record = read_record(self._layout.complete_record(id), id)
+        if record is None:
+            return None
+        data = self._layout.complete_data(id, record.extension)
+        return Path(data) if stat_regular(data) is not None else None
+
+    @cached_property
+    def _surroundings(self) -> Surroundings:
+        return Surroundings(
+            layout=self._layout,
+            boot_id=self._boot_id_given or read_boot_id(),
+            durable=self._fsync != "never",
+            suspected=self._count_failed_sync,
+        )
+
+    # From here on everything is blocking and runs in a thread.
+
+    def _make(self) -> None:
+        if self._is_made:
+            return
+        self._layout.make()
+        if self._fsync != "never":
+            sync_folder(self._layout.folder)
+        self._is_made = True
+
+    def _create(self, upload: Upload) -> Upload:
+        self._make()
+        layout, id, durable = self._layout, upload.id, self._fsync == "request"
+        record = Record.of(upload)
+        if os.path.lexists(layout.complete_record(id)):
+            raise FileExistsError("an upload of this id is complete already")
+        self._space.claim(upload.length)
+        written_at = _create_empty(layout.data(id), durable=durable)
+        try:
+            create_bounds(layout.floor(id), Bounds(boot_id=self._surroundings.boot_id), durable=durable)
+            # The record comes last: without it there is no upload.
+            write_record(record, layout.record(id), temporary=layout.temporary(id), durable=durable)
+            if durable:
+                sync_folder(layout.partial)
+        except OSError:
+            with suppress(OSError):
+                self._remove_unfinished(id)
+            raise
+        return record.upload(offset=0, written_at=written_at)
+
+    def _get(self, id: str) -> Upload:
+        # In this order, because uploads move in this order.
+        upload = self._find_unfinished(id) or self._find_complete(id)
+        if upload is None:
+            raise UploadNotFound
+        return upload
+
+    def _find_unfinished(self, id: str) -> Upload | None:
+        record = read_record(self._layout.record(id), id)
+        if record is None:
+            return None
+        data = stat_regular(self._layout.data(id))
+        if data is None:
+            return None
+        # Bounds after the size: bytes that are still to be verified came behind a ceiling that was there before them.
+        bounds = read_bounds(self._layout.floor(id))
+        offset = bounds.offset(data.st_size, self._surroundings.boot_id)
+        return record.upload(offset=offset, written_at=_written_at(data))
+
+    def _find_complete(self, id: str) -> Upload | None:
+        record = read_record(self._layout.complete_record(id), id)
+        # A record whose data has not been renamed is that of a ``finish`` that was cut short: not complete yet.
+        if record is None or record.completed_at is None or stat_regular(self._layout.data(id)) is not None:
+            return None
+        data = stat_regular(self._layout.complete_data(id, record.extension))
+        if data is None:
+            # Whoever the folder is for has taken the data away. The upload was complete all the same.
+            return record.upload(offset=record.length or 0, written_at=record.completed_at.astimezone(UTC))
+        return record.upload(offset=data.st_size, written_at=_written_at(data))
+
+    def _save(self, upload: Upload) -> None:
+        layout, id, durable = self._layout, upload.id, self._fsync == "request"
+        if stat_regular(layout.record(id)) is None or stat_regular(layout.data(id)) is None:
+            raise UploadNotFound  # a record must not bring a removed upload back
+        write_record(Record.of(upload), layout.record(id), temporary=layout.temporary(id), durable=durable)
+        if durable:
+            sync_folder(layout.partial)
+
+    def _open_data(self, id: str) -> UnfinishedData:
+        return UnfinishedData(id, self._surroundings)
+
+    def _finish(self, upload: Upload) -> Upload:
+        layout, id, durable = self._layout, upload.id, self._fsync != "never"
+        record = Record.of(upload)
+        try:
+            data = self._open_data(id)
+        except UploadNotFound:
+            return self._finish_again(id)
+        with closing(data):
+            if data.end != upload.offset:
+                raise OffsetMismatch(expected=data.end, provided=upload.offset)
+            data.begin(data.end, verified=True)  # a tail that never counted must not come to count now
+            data.sync()
+        # A rename would overwrite it. Ids are not repeated, so whatever has this name is not ours.
+        final = layout.complete_data(id, upload.extension)
+        if os.path.lexists(final):
+            raise FileExistsError("something else has the name of this upload's data")
+        write_record(record, layout.complete_record(id), temporary=layout.temporary(id), durable=durable)
+        if durable:
+            sync_folder(layout.records)
+        os.rename(layout.data(id), final)
+        return self._finish_again(id)
+
+    def _finish_again(self, id: str) -> Upload:
+        """Do what follows the rename; all of it may be repeated."""
+        upload = self._find_complete(id)
+        if upload is None:
+            raise UploadNotFound
+        if self._fsync != "never":
+            sync_folder(self._layout.folder)
+        self._remove_unfinished(id)
+        return upload
+
+    def _delete(self, id: str) -> None:
+        if not is_id(id):
+            return
+        record = read_record(self._layout.complete_record(id), id)
+        if record is not None:
+            # Data before record, unlike below: a record without its data is harmless and can be deleted again, while
+            # data without a record would lie in the open for ever, where nobody looks for leftovers.
+            if stat_regular(self._layout.data(id)) is None:
+                remove(self._layout.complete_data(id, record.extension))
+            remove(self._layout.complete_record(id))
+        self._remove_unfinished(id)
+        if self._fsync == "request":
+            for folder in (self._layout.folder, self._layout.records, self._layout.partial):
+                with suppress(FileNotFoundError):
+                    sync_folder(folder)
+
+    def _remove_unfinished(self, id: str) -> None:
+        for path in (self._layout.record(id), self._layout.data(id), self._layout.floor(id)):
+            remove(path)
+
+    def _claims(self) -> int:
+        claims = 0
+        for id in _ids_of_records(self._layout.partial):
+            upload = self._find_unfinished(id)
+            if upload is not None and upload.length is not None:
+                claims += max(0, upload.length - upload.offset)
+        return claims
+
+    def _path_to_read(self, upload: Upload) -> str:
+        if upload.is_complete:
+            return self._layout.complete_data(upload.id, upload.extension)
+        return self._layout.data(upload.id)
+
+    def _count_failed_sync(self) -> None:
+        self.failed_syncs += 1
+
+
+def _create_empty(path: str, *, durable: bool) -> datetime:
+    """Make an empty file where there is none, and return when."""
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, FILE_MODE)
+    try:
+        if durable:
+            os.fsync(descriptor)
+        return _written_at(os.fstat(descriptor))
+    finally:
+        os.close(descriptor)
+
+
+def _open_at(start: int, path: str, flags: int) -> int:
+    """Open a regular file to be read from ``start`` on: an opener for ``open``, which spares the hop of a seek."""
+    opened = open_regular(path, flags)
+    if opened is None:
+        raise FileNotFoundError("the data is not there")
+    descriptor, _ = opened
+    os.lseek(descriptor, start, os.SEEK_SET)
+    return descriptor
+
+
+def _written_at(status: os.stat_result) -> datetime:
+    return datetime.fromtimestamp(status.st_mtime, UTC)
+
+
+def _ids_of_records(folder: str) -> Iterator[str]:
+    """Give the ids that have a record in ``folder``, read bit by bit."""
+    with suppress(FileNotFoundError), os.scandir(folder) as entries:
+        for entry in entries:
+            id, _, kind = entry.name.partition(".")
+            if kind == "json" and is_id(id):
+                yield id
+
+
+def _found_next(ids: Iterator[str], find: Callable[[str], Upload | None]) -> list[Upload] | None:
+    """Look the next few ids up; ``None`` when there are no more."""
+    batch = list(islice(ids, LIST_SIZE))
+    if not batch:
+        return None
+    return [upload for upload in map(find, batch) if upload is not None]

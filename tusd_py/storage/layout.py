@@ -1,0 +1,142 @@
+"""Where everything lies in the folder of a disk store, and how a file there is opened.
+
+    folder/
+    ├── partial/<id>.part              data of an unfinished upload
+    ├── partial/<id>.json              its record
+    ├── partial/<id>.floor             what bounds its offset (see floor.py)
+    ├── partial/.<id>.<random>.tmp     a record that is being written
+    ├── records/<id>.json              record of a completed upload
+    └── <id><extension>                data of a completed upload
+
+Paths are made here alone, and only from an id that obeys the grammar: nothing that a client sends can become a path
+in any other way. Folders are made 0700 and files 0600. Symbolic links are never followed, and what is no regular file
+(a FIFO would keep us waiting for ever) is treated as if it were not there.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import re
+import stat
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from tusd_py.errors import UploadNotFound
+from tusd_py.upload import is_id
+
+FOLDER_MODE = 0o700
+FILE_MODE = 0o600
+
+TEMPORARY_NAME = re.compile(r"\.[A-Za-z0-9][A-Za-z0-9_-]{15,63}\.[0-9a-f]{16}\.tmp")
+
+# What open() says of a path where there is nothing, or something that is not a plain file: a link (ELOOP), a folder,
+# a FIFO without a reader or a socket (ENXIO), a file in the place of a folder.
+_ABSENT = frozenset({errno.ENOENT, errno.ELOOP, errno.EISDIR, errno.ENXIO, errno.ENOTDIR})
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """The paths below ``folder``. Each raises ``UploadNotFound`` for an id that is none."""
+
+    folder: str
+
+    @property
+    def partial(self) -> str:
+        return f"{self.folder}/partial"
+
+    @property
+    def records(self) -> str:
+        return f"{self.folder}/records"
+
+    def data(self, id: str) -> str:
+        return f"{self.folder}/partial/{_checked(id)}.part"
+
+    def record(self, id: str) -> str:
+        return f"{self.folder}/partial/{_checked(id)}.json"
+
+    def floor(self, id: str) -> str:
+        return f"{self.folder}/partial/{_checked(id)}.floor"
+
+    def temporary(self, id: str) -> str:
+        # In partial/ also for records of completed uploads, so that whoever looks for leftovers looks there alone.
+        return f"{self.folder}/partial/.{_checked(id)}.{os.urandom(8).hex()}.tmp"
+
+    def complete_record(self, id: str) -> str:
+        return f"{self.folder}/records/{_checked(id)}.json"
+
+    def complete_data(self, id: str, extension: str) -> str:
+        return f"{self.folder}/{_checked(id)}{extension}"
+
+    def make(self) -> None:
+        """Make the folders that are missing; those that are there stay as they are."""
+        Path(self.folder).mkdir(mode=FOLDER_MODE, parents=True, exist_ok=True)
+        for folder in (self.partial, self.records):
+            Path(folder).mkdir(mode=FOLDER_MODE, exist_ok=True)
+
+
+def _checked(id: str) -> str:
+    if not is_id(id):
+        raise UploadNotFound
+    return id
+
+
+def open_regular(path: str, flags: int) -> tuple[int, os.stat_result] | None:
+    """Open a regular file and return its descriptor and status; ``None`` when there is none at ``path``.
+
+    Raises ``OSError`` for everything that says nothing about the path itself (no permission, no descriptor left).
+    """
+    try:
+        descriptor = os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK, FILE_MODE)
+    except OSError as error:
+        if error.errno in _ABSENT:
+            return None
+        raise
+    status = os.fstat(descriptor)
+    if stat.S_ISREG(status.st_mode):
+        return descriptor, status
+    os.close(descriptor)
+    return None
+
+
+def stat_regular(path: str) -> os.stat_result | None:
+    """Return the status of the regular file at ``path``, ``None`` when there is none."""
+    try:
+        status = os.lstat(path)
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    return status if stat.S_ISREG(status.st_mode) else None
+
+
+def write_all(descriptor: int, data: bytes | bytearray | memoryview, offset: int, moved: Callable[[int], None]) -> None:
+    """Write all of ``data`` at ``offset``, and call ``moved`` with the new end whenever some of it was written.
+
+    The system may take less than it is given; what it took before an error has been written and counts.
+    """
+    with memoryview(data).cast("B") as view:
+        done = 0
+        while done < len(view):
+            with view[done:] as rest:
+                written = os.pwrite(descriptor, rest, offset + done)
+            if written == 0:
+                raise OSError(errno.EIO, "the file takes no more bytes and does not say why")
+            done += written
+            moved(offset + done)
+
+
+def remove(path: str) -> None:
+    """Unlink ``path``; that it is gone already is no error."""
+    try:
+        os.unlink(path)
+    except (FileNotFoundError, NotADirectoryError):
+        return
+
+
+def sync_folder(path: str) -> None:
+    """Make the names in the folder durable."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

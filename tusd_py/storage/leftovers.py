@@ -1,0 +1,77 @@
+"""What crashes left behind in the folder of a disk store: found, and removed where nobody has a lock on it.
+
+Only what is unfinished is looked at, so a pass costs what lies in ``partial/``, not what was ever uploaded.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+
+from tusd_py.storage.layout import TEMPORARY_NAME, Layout, open_regular, remove, stat_regular
+from tusd_py.storage.record import read_record
+from tusd_py.upload import is_id
+
+_KINDS = frozenset({"part", "json", "floor"})
+
+
+def tidy_leftovers(layout: Layout, *, before: float, dry_run: bool) -> list[str]:
+    """Remove what nothing refers to if all of it was last written before ``before`` (seconds since the epoch).
+
+    Returns the names, relative to the folder.
+    """
+    removed: list[str] = []
+    for paths in _leftovers(layout, before):
+        for path in paths:
+            if not (dry_run or _remove_unlocked(path)):
+                break
+            removed.append(os.path.relpath(path, layout.folder))
+    return removed
+
+
+def _leftovers(layout: Layout, before: float) -> Iterator[Sequence[str]]:
+    """Give the files that belong together and are left over, each time those of one upload."""
+    try:
+        names = os.listdir(layout.partial)
+    except FileNotFoundError:
+        return
+    kinds: dict[str, set[str]] = defaultdict(set)
+    for name in names:
+        id, _, kind = name.partition(".")
+        path = f"{layout.partial}/{name}"
+        if TEMPORARY_NAME.fullmatch(name) and _is_old(path, before):
+            yield [path]
+        elif kind in _KINDS and is_id(id):
+            kinds[id].add(kind)
+    for id, found in kinds.items():
+        # The data goes first: its lock tells whether somebody is still at work, and then all of it stays.
+        paths = [f"{layout.partial}/{id}.{kind}" for kind in sorted(found, reverse=True)]
+        if not _is_whole(layout, id, found) and all(_is_old(path, before) for path in paths):
+            yield paths
+
+
+def _is_whole(layout: Layout, id: str, kinds: set[str]) -> bool:
+    return {"part", "json"} <= kinds and read_record(layout.record(id), id) is not None
+
+
+def _is_old(path: str, before: float) -> bool:
+    # What is no regular file was put here by somebody who should take it away as well.
+    status = stat_regular(path)
+    return status is not None and status.st_mtime < before
+
+
+def _remove_unlocked(path: str) -> bool:
+    opened = open_regular(path, os.O_RDONLY)
+    if opened is None:
+        return False
+    descriptor, _ = opened
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        remove(path)
+    except BlockingIOError:
+        return False
+    finally:
+        os.close(descriptor)
+    return True
