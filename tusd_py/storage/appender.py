@@ -125,7 +125,7 @@ class DiskAppender(Appender):
     def _discard(self) -> None:
         assert self._data is not None
         try:
-            self._data.cut(self._start)
+            self._data.forget(self._start)
             self.offset = self._start
         finally:
             self._close()

@@ -22,7 +22,7 @@ Errors of the library or the system underneath never leave a store. It raises:
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import AbstractAsyncContextManager
 from datetime import datetime
 
@@ -35,6 +35,9 @@ class Appender(ABC):
     """The bytes of one append on their way into an upload.
 
     ``offset`` is where the next byte goes. It moves with every write, and is told to nobody before it counts.
+
+    A call that is cancelled returns only once it touches nothing any more: the buffer is the caller's again, and no
+    byte lands after the lock is let go.
     """
 
     offset: int
@@ -56,7 +59,7 @@ class Appender(ABC):
 
     @abstractmethod
     async def discard(self) -> None:
-        """Put the upload back to the offset before this append, as if it had never begun.
+        """Put the upload back to the offset before this append, and ``written_at`` too, as if it had never begun.
 
         May be called at any time, also after a failed ``write``, and more than once; not after ``commit``.
         """
@@ -114,9 +117,10 @@ class Store(ABC):
         """
 
     @abstractmethod
-    def read(self, upload: Upload, start: int = 0, stop: int | None = None) -> AsyncIterator[bytes]:
+    def read(self, upload: Upload, start: int = 0, stop: int | None = None) -> AsyncGenerator[bytes, None]:
         """Give the bytes from ``start`` to before ``stop`` (default: ``upload.offset``), in chunks.
 
+        Who does not read to the end closes the generator (``contextlib.aclosing``), so that the data is closed too.
         Raises ``UploadNotFound`` when the data went away.
         """
 

@@ -50,6 +50,7 @@ class UnfinishedData:
             raise UploadNotFound
         self._descriptor, status = opened
         self._size = status.st_size
+        self._times = (status.st_atime_ns, status.st_mtime_ns)
         self._bounds_path = surroundings.layout.floor(id)
         self._surroundings = surroundings
         self._is_suspect = False
@@ -110,6 +111,11 @@ class UnfinishedData:
         """Drop what lies behind ``offset``, for good."""
         self._lower(offset)
         self.lift()
+
+    def forget(self, offset: int) -> None:
+        """Drop what was written behind ``offset``, as if it had never been: the time of the last byte goes back too."""
+        self.cut(offset)
+        os.utime(self._descriptor, ns=self._times)
 
     def close(self) -> None:
         """Close the data; cut it back to its floor first if a sync failed. Errors of the close are errors."""

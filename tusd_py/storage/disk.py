@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager, closing, suppress
 from datetime import UTC, datetime
 from functools import cached_property, partial
@@ -111,7 +111,7 @@ class DiskStore(Store):
     async def finish(self, upload: Upload) -> Upload:
         return await self._threads.run(self._finish, upload)
 
-    async def read(self, upload: Upload, start: int = 0, stop: int | None = None) -> AsyncIterator[bytes]:
+    async def read(self, upload: Upload, start: int = 0, stop: int | None = None) -> AsyncGenerator[bytes, None]:
         stop = upload.offset if stop is None else stop
         if start >= stop:
             return
@@ -155,6 +155,11 @@ class DiskStore(Store):
             return None
         data = self._layout.complete_data(id, record.extension)
         return Path(data) if stat_regular(data) is not None else None
+
+    @property
+    def folder(self) -> Path:
+        """Where the uploads are, as an absolute path."""
+        return Path(self._layout.folder)
 
     @cached_property
     def _surroundings(self) -> Surroundings:

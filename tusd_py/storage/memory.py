@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
@@ -77,7 +77,7 @@ class MemoryStore(Store):
         kept.record = upload
         return kept.upload
 
-    async def read(self, upload: Upload, start: int = 0, stop: int | None = None) -> AsyncIterator[bytes]:
+    async def read(self, upload: Upload, start: int = 0, stop: int | None = None) -> AsyncGenerator[bytes, None]:
         stop = upload.offset if stop is None else stop
         while start < stop:
             chunk = bytes(self._find(upload.id).data[start : min(start + READ_SIZE, stop)])
@@ -109,12 +109,18 @@ class MemoryStore(Store):
             raise UploadNotFound
         return kept
 
-    def _begin(self, upload: Upload) -> None:
+    def _begin(self, upload: Upload) -> datetime:
+        """Cut what lies behind the offset, and return when the last byte before it came."""
         kept = self._find_unfinished(upload.id)
         if upload.offset > kept.counted:
             raise OffsetMismatch(expected=kept.counted, provided=upload.offset)
         del kept.data[upload.offset :]
         kept.counted = upload.offset
+        return kept.written_at
+
+    def _forget(self, upload: Upload, written_at: datetime) -> None:
+        self._begin(upload)
+        self._find(upload.id).written_at = written_at
 
     def _write(self, id: str, data: Buffer) -> int:
         """Store what fits of ``data`` and return how many bytes that is."""
@@ -139,12 +145,11 @@ class _MemoryAppender(Appender):
         self._store = store
         self._upload = upload
         self._verified = verified
-        self._is_begun = False
+        self._written_before: datetime | None = None
 
     async def write(self, data: Buffer) -> None:
-        if not self._is_begun:
-            self._store._begin(self._upload)
-            self._is_begun = True
+        if self._written_before is None:
+            self._written_before = self._store._begin(self._upload)
         stored = self._store._write(self._upload.id, data)
         self.offset += stored
         if self._verified:
@@ -155,14 +160,14 @@ class _MemoryAppender(Appender):
     async def commit(self, data: Buffer = b"") -> int:
         if len(data):
             await self.write(data)
-        if self._is_begun:
+        if self._written_before is not None:
             self._store._count(self._upload.id, self.offset)
         self.is_committed = True
         return self.offset
 
     async def discard(self) -> None:
-        if self._is_begun:
+        if self._written_before is not None:
             with suppress(UploadNotFound):  # what was deleted meanwhile is back where it began, too
-                self._store._begin(self._upload)
-            self._is_begun = False
+                self._store._forget(self._upload, self._written_before)
+            self._written_before = None
         self.offset = self._upload.offset
