@@ -1,0 +1,397 @@
+"""One request body on its way into an upload: bounded, hashed, sniffed, interruptible, in slabs.
+
+Bytes are collected in a slab; while one slab is written in a worker thread, the next is filled. A slab is taken when
+bytes arrive and given back when they are stored, so a silent client costs no memory, and no thread waits for the
+network. Whoever has the bytes of a request (an ASGI ``receive``, or a transport that reads straight into
+``Intake.buffer``) is a ``Body`` and fills the same slabs.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import mmap
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+
+from tusd_py.errors import (
+    BadRequest,
+    BodyTimedOut,
+    ChecksumMismatch,
+    ContentRefused,
+    UploadError,
+    UploadOverrun,
+    UploadTooLarge,
+)
+from tusd_py.protocol.digests import Verification
+from tusd_py.storage.base import Appender
+
+SMALLEST_SLAB = 64 * 1024
+
+# What a slab is where the budget is spent: small enough not to matter, large enough for one read of a socket.
+EMERGENCY_SLAB = 16 * 1024
+
+# Seconds after which bytes in a slab that does not fill are stored all the same: what a slow client sent is safe from
+# a crash, and its slab goes to somebody who needs it.
+STORE_AFTER = 1.0
+
+# Refusals of a body that has begun: nothing of the request is kept. (A bad request: its framing contradicts itself.)
+REFUSALS = (BadRequest, UploadOverrun, UploadTooLarge, ChecksumMismatch, ContentRefused)
+
+_NOTHING = memoryview(b"")
+
+
+class SlabPool:
+    """Buffers for bodies, each between 64 KiB and ``largest`` bytes, ``budget`` bytes together.
+
+    Where the budget is spent slabs are smaller, never absent: so many bodies at once that 64 KiB for each are too much
+    get 16 KiB each, beyond the budget. A slab is anonymous memory of its own: pages that no byte was written to cost
+    nothing, and a slab that is dropped goes back to the system at once.
+    """
+
+    def __init__(self, budget: int, largest: int) -> None:
+        self.budget = budget
+        self.largest = max(largest, SMALLEST_SLAB)
+        self._taken = 0
+        self._kept = 0
+        self._free: dict[int, list[memoryview]] = {}
+
+    @property
+    def taken(self) -> int:
+        """Bytes of all slabs that are out."""
+        return self._taken
+
+    def take(self, size: int) -> memoryview:
+        """Return a slab of ``size`` bytes, or a smaller one where the budget does not allow that."""
+        size = min(size, self.largest)
+        while size > SMALLEST_SLAB and self._taken + size > self.budget:
+            size //= 2
+        if self._taken + size > self.budget:
+            size = EMERGENCY_SLAB
+        self._taken += size
+        free = self._free.get(size)
+        if free:
+            self._kept -= size
+            return free.pop()
+        if self._taken + self._kept > self.budget:
+            self._free.clear()
+            self._kept = 0
+        return memoryview(mmap.mmap(-1, size))
+
+    def give(self, slab: memoryview) -> None:
+        """Take a slab back. A quarter of the budget is kept at hand, the rest goes back to the system."""
+        size = len(slab)
+        self._taken -= size
+        if self._kept + size <= self.budget // 4:
+            self._kept += size
+            self._free.setdefault(size, []).append(slab)
+
+
+class Body(ABC):
+    """The body of one request.
+
+    ``size`` is its length in bytes, ``None`` where the request does not say it (chunked).
+    """
+
+    size: int | None
+
+    @abstractmethod
+    async def feed(self, intake: Intake) -> None:
+        """Hand every byte to ``intake`` and return at the end of the body.
+
+        May be cancelled at any wait; what was handed over until then is kept.
+
+        Raises:
+            ConnectionLost: the client is gone before the end.
+        """
+
+    async def feed_arrived(self, intake: Intake) -> bool:
+        """Hand over what has arrived already, waiting for nothing more; tells whether that was the end of the body.
+
+        Called after ``feed`` was cancelled, for bytes that came while nobody was looking. A body that keeps none
+        back has nothing to do.
+        """
+        return False
+
+
+class Beginning:
+    """The first bytes of an upload, collected across requests until they can be judged.
+
+    ``stored`` is what earlier requests brought; ``check`` raises ``ContentRefused`` for what is not allowed, and is
+    asked again as more bytes come, until ``size`` of them were seen.
+    """
+
+    def __init__(self, stored: bytes, size: int, check: Callable[[bytes], None]) -> None:
+        self.bytes = stored
+        self._size = size
+        self._check = check
+
+    def extend(self, data: memoryview) -> None:
+        """Count in what follows; what lies beyond the first ``size`` bytes does not matter."""
+        missing = self._size - len(self.bytes)
+        if missing > 0:
+            self.bytes += bytes(data[:missing])
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether all the bytes that matter were seen."""
+        return len(self.bytes) >= self._size
+
+    def check(self) -> None:
+        """Raise ``ContentRefused`` when the bytes so far are positively something that is not allowed."""
+        self._check(self.bytes)
+
+
+class Intake:
+    """What one request adds to an upload.
+
+    Fed by a ``Body`` through ``put``, or through ``buffer`` and ``filled`` by one that can read into memory of ours.
+    ``room`` bounds the bytes (``None``: nothing does), and ``overrun`` makes the error for what goes beyond.
+    """
+
+    def __init__(
+        self,
+        appender: Appender,
+        pool: SlabPool,
+        *,
+        room: int | None,
+        overrun: Callable[[], UploadError],
+        verification: Verification | None = None,
+        beginning: Beginning | None = None,
+        idle_timeout: float | None = None,
+    ) -> None:
+        self._appender = appender
+        self._pool = pool
+        self._room = room
+        self._overrun = overrun
+        self._verification = verification
+        self._beginning = beginning
+        self._idle_timeout = idle_timeout
+        self._loop = asyncio.get_running_loop()
+        self._deadline: asyncio.Timeout | None = None
+        self._interruption: BaseException | None = None
+        self._rest = _NOTHING
+        self._slab: memoryview | None = None
+        self._filled = 0
+        self._next_size = SMALLEST_SLAB
+        self._writing: asyncio.Task[None] | None = None
+        self._store_timer: asyncio.TimerHandle | None = None
+        self._is_committed = False
+        self.received = 0
+
+    async def take(self, body: Body) -> int:
+        """Store the whole body and return the offset that it gives.
+
+        Whatever ends the body early (the client is gone or silent, somebody else wants the upload, the server stops,
+        this task is cancelled) is raised once everything received is stored. A refusal (too many bytes, a wrong
+        checksum, content that is not allowed) is raised once everything of this request is dropped.
+        """
+        try:
+            await self._receive(body)
+            return await self._complete()
+        except REFUSALS:
+            await self._drop()
+            raise
+        except BaseException:
+            await self._keep()
+            raise
+        finally:
+            self._release()
+
+    def interrupt(self, error: BaseException) -> None:
+        """End the body now: ``take`` stores what was received and raises ``error``. The first one counts."""
+        if self._interruption is not None:
+            return
+        self._interruption = error
+        self._set_deadline(0)
+
+    async def put(self, chunk: bytes) -> None:
+        """Take ``chunk`` in, and wait while both slabs are full."""
+        self._rest = memoryview(chunk)
+        await self._put_rest()
+
+    def buffer(self, expected: int = 0) -> memoryview:
+        """Return memory for the next bytes, at least one; ``expected`` tells how many are known to come."""
+        if self._slab is None:
+            size = self._next_size
+            while size < expected and size < self._pool.largest:
+                size *= 2
+            self._slab = self._pool.take(size)
+            self._filled = 0
+            self._store_timer = self._loop.call_later(STORE_AFTER, self._store_unfilled)
+        return self._slab[self._filled :]
+
+    def filled(self, size: int) -> bool:
+        """Count in ``size`` bytes that were written to ``buffer()``; tells whether the slab is full now.
+
+        Raises the error of ``overrun`` when they go beyond the room.
+        """
+        self.received += size
+        if self._room is not None and self.received > self._room:
+            raise self._overrun()
+        self._filled += size
+        if self._interruption is None:
+            self._set_deadline(self._idle_timeout)
+        return self._slab is not None and self._filled == len(self._slab)
+
+    async def _receive(self, body: Body) -> None:
+        try:
+            async with asyncio.timeout(0 if self._interruption else self._idle_timeout) as self._deadline:
+                await body.feed(self)
+        except TimeoutError:
+            # What has arrived counts as received, and if it is all of the body, nothing was interrupted. The wait may
+            # have ended in the middle of a chunk: without its rest there would be a gap before what follows.
+            await self._put_rest()
+            if not await body.feed_arrived(self):
+                raise self._interruption or BodyTimedOut(seconds=self._idle_timeout or 0) from None
+        finally:
+            self._deadline = None
+            # From here on the last slab is written by whoever waits for the write before it, and by nobody else.
+            self._stop_timer()
+
+    async def _put_rest(self) -> None:
+        while self._rest:
+            buffer = self.buffer(len(self._rest))
+            size = min(len(self._rest), len(buffer))
+            buffer[:size] = self._rest[:size]
+            self._rest = self._rest[size:]
+            if self.filled(size):
+                await self._turn()
+        # Not even an empty part of the chunk: it would hold the whole of it while the client is silent.
+        self._rest = _NOTHING
+
+    def _set_deadline(self, seconds: float | None) -> None:
+        """Cancel the feeding after so many seconds, ``None`` for never."""
+        if self._deadline is not None and not self._deadline.expired():
+            self._deadline.reschedule(None if seconds is None else self._loop.time() + seconds)
+
+    async def _complete(self) -> int:
+        await self._written()
+        data = self._pending()
+        if self._verification is None:
+            self._inspect(data)
+        else:
+            self._extend_beginning(data)
+            await asyncio.to_thread(self._verification.update, data)
+            self._verification.check()
+            self._check_beginning()
+        return await self._commit(data)
+
+    async def _commit(self, data: memoryview) -> int:
+        self._is_committed = True
+        return await self._appender.commit(data)
+
+    async def _keep(self) -> None:
+        if self._is_committed:
+            return
+        await self._written()
+        if self._verification is not None:
+            # Nothing can verify a part of what the digest was announced for.
+            await self._appender.discard()
+            return
+        self._inspect(self._pending())
+        await self._commit(self._pending())
+
+    async def _drop(self) -> None:
+        try:
+            await self._wait_for_write()
+        finally:
+            await self._appender.discard()
+
+    def _pending(self) -> memoryview:
+        return _NOTHING if self._slab is None else self._slab[: self._filled]
+
+    def _release(self) -> None:
+        self._stop_timer()
+        if self._slab is not None:
+            self._pool.give(self._slab)
+            self._slab = None
+            self._filled = 0
+
+    async def _turn(self) -> None:
+        """Write the full slab once the one before it is stored, and go on with an empty one."""
+        # We write the slab, so its timer must not: it could fire after the write before it, and before we run again.
+        self._stop_timer()
+        # A slow disk is no silence of the client.
+        self._set_deadline(None if self._interruption is None else 0)
+        await self._written()
+        self._start_writing()
+        self._set_deadline(self._idle_timeout if self._interruption is None else 0)
+        self._next_size = min(self._next_size * 2, self._pool.largest)
+
+    async def _written(self) -> None:
+        """Wait until no write is under way, and raise what the last one raised."""
+        await self._wait_for_write()
+        if self._writing is not None:
+            self._writing.result()
+            self._writing = None
+
+    async def _wait_for_write(self) -> None:
+        """Wait until no write is under way.
+
+        A write cannot be stopped, and it must not go on once the upload is let go. So whoever is cancelled meanwhile
+        (twice, when a server ends: by the server and by its loop) learns of it after the write.
+        """
+        cancelled: asyncio.CancelledError | None = None
+        while self._writing is not None and not self._writing.done():
+            try:
+                await asyncio.wait([self._writing])
+            except asyncio.CancelledError as error:
+                cancelled = error
+        if cancelled is not None:
+            raise cancelled
+
+    def _start_writing(self) -> None:
+        slab, data = self._slab, self._pending()
+        assert slab is not None
+        self._slab = None
+        self._filled = 0
+        self._stop_timer()
+        self._writing = self._loop.create_task(self._write(slab, data))
+        self._writing.add_done_callback(self._notice_failure)
+
+    async def _write(self, slab: memoryview, data: memoryview) -> None:
+        try:
+            if self._verification is None:
+                self._inspect(data)
+                await self._appender.write(data)
+            else:
+                self._extend_beginning(data)
+                hashing = asyncio.to_thread(self._verification.update, data)
+                await asyncio.gather(self._appender.write(data), hashing)
+        finally:
+            self._pool.give(slab)
+
+    def _notice_failure(self, writing: asyncio.Task[None]) -> None:
+        if not writing.cancelled() and (error := writing.exception()) is not None:
+            self.interrupt(error)
+
+    def _store_unfilled(self) -> None:
+        if self._writing is not None and not self._writing.done():
+            self._store_timer = self._loop.call_later(STORE_AFTER, self._store_unfilled)
+            return
+        if self._writing is not None and self._writing.exception() is not None:
+            # What follows a failed write must not be stored: there would be a gap before it.
+            return
+        if self._filled:
+            self._next_size = SMALLEST_SLAB
+            self._start_writing()
+
+    def _stop_timer(self) -> None:
+        if self._store_timer is not None:
+            self._store_timer.cancel()
+            self._store_timer = None
+
+    def _inspect(self, data: memoryview) -> None:
+        """Judge the beginning of the upload before any of ``data`` is stored."""
+        if self._beginning is not None and not self._beginning.is_whole and data:
+            self._beginning.extend(data)
+            self._beginning.check()
+
+    def _extend_beginning(self, data: memoryview) -> None:
+        # Before the checksum is verified the bytes may be damaged, and damage is no reason to refuse the upload.
+        if self._beginning is not None:
+            self._beginning.extend(data)
+
+    def _check_beginning(self) -> None:
+        if self._beginning is not None:
+            self._beginning.check()

@@ -1,0 +1,359 @@
+"""An upload from creation to completion or expiration: asks the rules, holds the lock, moves the bytes.
+
+Whatever goes wrong is raised as an error that says so; what was stored before stays stored. A refusal changes
+nothing: neither offset nor length nor expiration.
+"""
+
+from __future__ import annotations
+
+import logging
+import secrets
+from collections.abc import AsyncGenerator, Callable, Mapping
+from contextlib import AbstractAsyncContextManager, nullcontext, suppress
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+
+from tusd_py.errors import (
+    BodyTimedOut,
+    ContentRefused,
+    ServerStopping,
+    StorageFailed,
+    StorageFull,
+    StorageUnavailable,
+    UploadError,
+    UploadExpired,
+    UploadInterrupted,
+    UploadLocked,
+    UploadNotFound,
+)
+from tusd_py.intake import REFUSALS, Beginning, Body, Intake, SlabPool
+from tusd_py.locks.base import Hold, Locks
+from tusd_py.media import SNIFF_SIZE, MediaRules
+from tusd_py.protocol import rules
+from tusd_py.protocol.digests import Checksum, Digest, Verification
+from tusd_py.protocol.messages import Append, Create
+from tusd_py.protocol.rules import Limits
+from tusd_py.storage.base import Appender, Buffer, Store
+from tusd_py.upload import Upload
+
+logger = logging.getLogger("tusd_py")
+
+_STORAGE_TROUBLE = (StorageFull, StorageUnavailable, StorageFailed)
+
+
+def utc_now() -> datetime:
+    """Return the moment, aware and in UTC."""
+    return datetime.now(UTC)
+
+
+def random_id() -> str:
+    """Return a new id: 128 random bits in letters and digits that no shell, URL or file system misreads."""
+    return secrets.token_hex(16)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Surroundings:
+    """What a lifecycle works with besides its store and locks.
+
+    ``algorithms`` are the checksums that can be verified, by name; ``body_idle_timeout`` is in seconds, ``None`` for
+    no bound on silence.
+    """
+
+    limits: Limits
+    media: MediaRules
+    algorithms: Mapping[str, Callable[[], Digest]]
+    pool: SlabPool
+    body_idle_timeout: float | None = None
+    now: Callable[[], datetime] = utc_now
+    new_id: Callable[[], str] = random_id
+
+
+class Lifecycle:
+    """What can be done with uploads. Every method may be called at any time, from any number of tasks."""
+
+    def __init__(self, store: Store, locks: Locks, surroundings: Surroundings) -> None:
+        self._store = store
+        self._locks = locks
+        self._limits = surroundings.limits
+        self._media = surroundings.media
+        self._algorithms = surroundings.algorithms
+        self._pool = surroundings.pool
+        self._body_idle_timeout = surroundings.body_idle_timeout
+        self._now = surroundings.now
+        self._new_id = surroundings.new_id
+        self._running: set[Intake] = set()
+        self._is_stopping = False
+
+    def stop(self) -> None:
+        """End every running body, now and from now on: what was received is kept, and the answer is 503."""
+        self._is_stopping = True
+        for intake in tuple(self._running):
+            intake.interrupt(ServerStopping())
+
+    async def create(self, create: Create, body: Body) -> Upload:
+        """Make a new upload, with the first bytes of it if the request has some; complete if that is all of it.
+
+        Where a body ends early because the server stops or the client falls silent, the upload is returned as far as
+        it came: the client learns its URL and goes on with an append.
+
+        Raises, and leaves nothing behind:
+            UploadTooLarge, UploadOverrun: the length or the body is above what is accepted (413).
+            ExtensionRefused: the name says that it is not an accepted file (400).
+            ContentRefused: the content says so (415).
+            ChecksumMismatch, BadRequest: the body is not what the checksum announces; no such checksum (460, 400).
+            StorageFull: there is no room for an upload of this length (507).
+            ServerStopping: nothing new is begun any more (503).
+        """
+        if self._is_stopping:
+            raise ServerStopping
+        rules.check_create(create, self._limits)
+        extension = self._media.check_name(create.metadata)
+        verification = self._verification(create.checksum)
+        now = self._now()
+        upload = await self._store.create(
+            Upload(
+                id=self._new_id(),
+                created_at=now,
+                written_at=now,
+                length=create.length,
+                metadata=create.metadata,
+                extension=extension,
+            )
+        )
+        _log("created", upload, length=upload.length)
+        if not create.has_body and not upload.is_whole:
+            return upload
+        try:
+            async with self._locks.hold(upload.id) as hold:
+                return await self._receive(upload, upload.length, body, hold, verification)
+        except (ServerStopping, BodyTimedOut):
+            return await self._store.get(upload.id)
+        except (UploadInterrupted, ContentRefused):
+            # The one keeps what it has, the other has removed it.
+            raise
+        except UploadError as error:
+            _log("refused", upload, error=error.code)
+            await self._store.delete(upload.id)
+            raise
+
+    async def append(self, id: str, append: Append, body: Body) -> Upload:
+        """Add bytes to an upload, and complete it with the last of them.
+
+        Raises:
+            UploadNotFound, UploadExpired: there is nothing to add to (404, 410).
+            UploadLocked: somebody else is busy with it for too long (423).
+            OffsetMismatch, BadRequest, UploadTooLarge, UploadOverrun: see ``rules.check_append``.
+            ChecksumMismatch: the content is damaged; nothing of it was kept (460).
+            ContentRefused: the content is not what the name says; the upload is removed (415).
+            UploadInterrupted, BodyTimedOut, ServerStopping, ConnectionLost: the body ended early; what was received
+                is kept.
+            StorageFull: what fitted is kept (507).
+        """
+        if self._is_stopping:
+            raise ServerStopping
+        async with self._locks.hold(id) as hold:
+            upload = await self._settled(id)
+            try:
+                return await self._append(upload, append, body, hold)
+            except (ContentRefused, UploadExpired):
+                raise
+            except UploadError as error:
+                _log("refused", upload, error=error.code)
+                error.upload = await self._measured(upload)
+                raise
+
+    async def status(self, id: str) -> Upload:
+        """Return the upload as it is; a request that is writing to it is ended first, so that the offset holds.
+
+        Trouble that passes is told as ``UploadLocked``: clients give the upload up for anything else.
+
+        Raises:
+            UploadNotFound, UploadExpired, UploadLocked.
+            ContentRefused: a crash left it whole but unmarked, and its content is not what its name says; removed.
+        """
+        try:
+            upload = await self._store.get(id)
+            if upload.is_complete:
+                return upload
+            async with self._locks.hold(id):
+                upload = await self._settled(id)
+        except _STORAGE_TROUBLE as error:
+            logger.warning("upload %s cannot be told of: %s", id, error, exc_info=error)
+            raise UploadLocked from error
+        self._check_expiration(upload)
+        return upload
+
+    async def terminate(self, id: str) -> None:
+        """Remove an upload, finished or not; a request that is writing to it is ended first.
+
+        Raises:
+            UploadNotFound, UploadExpired, UploadLocked.
+        """
+        async with self._locks.hold(id):
+            upload = await self._store.get(id)
+            self._check_expiration(upload)
+            await self._store.delete(id)
+        _log("terminated", upload, offset=upload.offset)
+
+    async def read(self, id: str) -> tuple[Upload, AsyncGenerator[bytes, None]]:
+        """Return a complete upload and its bytes. Takes no lock.
+
+        Raises:
+            UploadNotFound: there is no such upload, or it is not complete.
+        """
+        upload = await self._store.get(id)
+        if not upload.is_complete:
+            raise UploadNotFound
+        return upload, self._store.read(upload)
+
+    async def expire(self, id: str) -> Upload | None:
+        """Remove an upload that was left unfinished for too long, and return what was removed.
+
+        One that a crash left whole but unmarked is completed instead. The caller holds the lock, for it decides
+        whether somebody who has it is to be disturbed.
+        """
+        upload = await self._settled(id)
+        if not rules.is_expired(upload, self._limits, self._now()):
+            return None
+        await self._store.delete(id)
+        _log("expired", upload, offset=upload.offset)
+        return upload
+
+    async def _append(self, upload: Upload, append: Append, body: Body, hold: Hold) -> Upload:
+        settled = rules.check_append(upload, append, self._limits, self._now())
+        verification = self._verification(append.checksum)
+        if settled is upload or verification is not None:
+            # With a checksum, a length that is declared counts only together with bytes that were verified.
+            return await self._receive(upload, settled.length, body, hold, verification)
+        await self._store.save(settled)
+        try:
+            return await self._receive(settled, settled.length, body, hold, None)
+        except REFUSALS as error:
+            if not isinstance(error, ContentRefused):
+                await self._store.save(upload)
+            raise
+
+    async def _receive(
+        self, upload: Upload, length: int | None, body: Body, hold: Hold, verification: Verification | None
+    ) -> Upload:
+        """Store the body behind ``upload``, whose length is ``length`` from then on, and complete it if that is all."""
+        beginning = await self._beginning(upload)
+        room = rules.room(upload.offset, length, self._limits)
+        try:
+            async with self._appender(upload, room, verification) as appender:
+                intake = Intake(
+                    appender,
+                    self._pool,
+                    room=room,
+                    overrun=lambda: rules.overrun(length, self._limits),
+                    verification=verification,
+                    beginning=beginning,
+                    idle_timeout=self._body_idle_timeout,
+                )
+                offset = await self._take(intake, body, hold)
+        except ContentRefused as error:
+            await self._remove_refused(upload, error)
+            raise
+        received = replace(upload, offset=offset, length=length)
+        if intake.received:
+            _log("received", received, bytes=intake.received, offset=offset)
+        if length != upload.length:
+            await self._store.save(received)
+        if received.is_whole or not intake.received:
+            return await self._completed(received, beginning)
+        # The client is told when the upload expires, and that is measured: its last byte may have come long ago.
+        return await self._store.get(upload.id)
+
+    async def _take(self, intake: Intake, body: Body, hold: Hold) -> int:
+        self._running.add(intake)
+        hold.when_wanted(lambda: intake.interrupt(UploadInterrupted()))
+        if self._is_stopping:
+            intake.interrupt(ServerStopping())
+        try:
+            return await intake.take(body)
+        finally:
+            self._running.discard(intake)
+
+    def _appender(
+        self, upload: Upload, room: int | None, verification: Verification | None
+    ) -> AbstractAsyncContextManager[Appender]:
+        if room == 0:
+            return nullcontext(_NoRoom(upload.offset))
+        return self._store.append(upload, verified=verification is None)
+
+    async def _settled(self, id: str) -> Upload:
+        """Return the upload, completed first if a crash left it whole but unmarked."""
+        return await self._completed(await self._store.get(id), None)
+
+    async def _completed(self, upload: Upload, beginning: Beginning | None) -> Upload:
+        if upload.is_complete or not upload.is_whole:
+            return upload
+        first_bytes = beginning.bytes if beginning is not None else await self._first_bytes(upload)
+        try:
+            self._media.check_content(upload.extension, first_bytes, whole=True)
+        except ContentRefused as error:
+            await self._remove_refused(upload, error)
+            raise
+        extension = upload.extension or self._media.extension_from_content(first_bytes)
+        completed = await self._store.finish(replace(upload, completed_at=self._now(), extension=extension))
+        _log("completed", completed, length=completed.length)
+        return completed
+
+    async def _beginning(self, upload: Upload) -> Beginning | None:
+        """Return what is needed to judge the content of this upload; ``None`` where it was judged before."""
+        if upload.offset >= SNIFF_SIZE or upload.is_complete:
+            return None
+        return Beginning(
+            await self._first_bytes(upload),
+            SNIFF_SIZE,
+            lambda data: self._media.check_content(upload.extension, data, whole=False),
+        )
+
+    async def _first_bytes(self, upload: Upload) -> bytes:
+        if not upload.offset:
+            return b""
+        stop = min(upload.offset, SNIFF_SIZE)
+        return b"".join([chunk async for chunk in self._store.read(upload, 0, stop)])
+
+    async def _remove_refused(self, upload: Upload, error: UploadError) -> None:
+        _log("refused", upload, error=error.code)
+        await self._store.delete(upload.id)
+
+    async def _measured(self, upload: Upload) -> Upload | None:
+        """Return the upload as it stands after trouble; ``None`` where it may not be told or cannot be read."""
+        with suppress(UploadError):
+            upload = await self._store.get(upload.id)
+            # Whole but not complete: its end is still to be decided, and clients take the offset for success.
+            return None if upload.is_whole and not upload.is_complete else upload
+        return None
+
+    def _check_expiration(self, upload: Upload) -> None:
+        if rules.is_expired(upload, self._limits, self._now()):
+            raise UploadExpired
+
+    def _verification(self, checksum: Checksum | None) -> Verification | None:
+        return None if checksum is None else Verification(checksum, self._algorithms)
+
+
+class _NoRoom(Appender):
+    """The appender of an upload that takes no more: an empty body passes through it, and no other reaches it."""
+
+    def __init__(self, offset: int) -> None:
+        self.offset = offset
+
+    async def write(self, data: Buffer) -> None:
+        assert not data, "an intake without room writes nothing"
+
+    async def commit(self, data: Buffer = b"") -> int:
+        await self.write(data)
+        return self.offset
+
+    async def discard(self) -> None:
+        """Nothing was added."""
+
+
+def _log(event: str, upload: Upload, **facts: object) -> None:
+    """Write one line about ``upload``: ids, numbers and codes alone, so that no client writes into the log."""
+    if logger.isEnabledFor(logging.INFO):
+        told = "".join(f" {name}={value}" for name, value in facts.items())
+        logger.info("upload %s id=%s%s", event, upload.id, told)
