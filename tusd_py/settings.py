@@ -1,0 +1,302 @@
+"""Every knob, once: its name, its default, its unit and what it does.
+
+A value comes from the first of these that has it: a keyword (``Settings(max_file_size="1GiB")``; flags of the command
+line are keywords), the environment (``TUSD_PY_MAX_FILE_SIZE=1GiB``), the default. All three are written alike, and
+``values.py`` says how. Variables with our prefix that name no setting are left alone: Kubernetes makes some for a
+service that is called tusd-py.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypedDict, Unpack, get_args
+
+from pydantic import BeforeValidator, Field, ValidationError, ValidationInfo, field_validator
+from pydantic.fields import FieldInfo
+from pydantic_core import ErrorDetails
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from tusd_py import values
+from tusd_py.intake import SMALLEST_SLAB
+from tusd_py.media import Sniff
+from tusd_py.storage.disk import Fsync
+
+PREFIX = "TUSD_PY_"
+
+LogLevel = Literal["debug", "info", "warning", "error"]
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """How people write the values of a type.
+
+    ``metavar`` stands for one in the help; ``unit`` is that of a bare number; ``default`` says what the default itself
+    would not.
+    """
+
+    metavar: str
+    unit: str = ""
+    default: str = ""
+
+
+SIZE = Kind("SIZE", "bytes")
+DURATION = Kind("DURATION", "seconds")
+LIST = Kind("LIST")
+PATH = Kind("PATH")
+
+Size = Annotated[int, BeforeValidator(values.parse_size), SIZE]
+SizeLimit = Annotated[int | None, BeforeValidator(values.or_none(values.parse_size)), SIZE]
+SlabSize = Annotated[Size, Field(ge=SMALLEST_SLAB)]
+Duration = Annotated[float, BeforeValidator(values.parse_duration), DURATION]
+DurationLimit = Annotated[float | None, BeforeValidator(values.or_none(values.parse_duration)), DURATION]
+Interval = Annotated[Duration, Field(gt=0)]
+Folder = Annotated[Path, BeforeValidator(values.parse_folder), Kind("FOLDER", default="<system temp>/tusd_py_uploads")]
+Extensions = Annotated[tuple[str, ...], BeforeValidator(values.parse_extensions), LIST]
+Origins = Annotated[tuple[str, ...], BeforeValidator(values.parse_origins), LIST]
+FieldNames = Annotated[tuple[str, ...], BeforeValidator(values.parse_field_names), LIST]
+PublicUrl = Annotated[str | None, BeforeValidator(values.parse_public_url), Kind("URL")]
+BasePath = Annotated[str, BeforeValidator(values.parse_base_path), PATH]
+RootPath = Annotated[str, BeforeValidator(values.parse_root_path), PATH]
+Host = Annotated[str, Field(min_length=1), Kind("ADDRESS")]
+Port = Annotated[int, Field(ge=0, le=65535), Kind("NUMBER")]
+Count = Annotated[int, Field(ge=1), Kind("NUMBER")]
+
+# What keywords may hold for them.
+SizeWords = int | str
+DurationWords = float | str | timedelta
+ListWords = str | Iterable[str]
+
+
+class Knobs(TypedDict, total=False):
+    """The settings as keywords, with everything that is understood for each."""
+
+    upload_dir: str | os.PathLike[str]
+    max_file_size: SizeWords | None
+    chunk_size: SizeWords
+    buffer_memory: SizeWords
+    partial_upload_expiry_seconds: DurationWords | None
+    completed_upload_expiry_seconds: DurationWords | None
+    sweep_interval_seconds: DurationWords
+    allowed_upload_extensions: ListWords
+    sniff: Sniff
+    fsync: Fsync
+    space_reserve: SizeWords
+    base_path: str
+    public_url: str | None
+    root_path: str
+    host: str
+    port: int
+    workers: int
+    lock_timeout_seconds: DurationWords
+    body_idle_timeout_seconds: DurationWords | None
+    shutdown_timeout_seconds: DurationWords
+    cors_allow_origins: ListWords
+    cors_allow_credentials: bool
+    cors_allow_headers: ListWords
+    cors_expose_headers: ListWords
+    cors_max_age_seconds: DurationWords
+    log_level: LogLevel
+
+
+def _knob(default: object, help: str) -> Any:
+    # A default is written as people write values and read like them, so that the help can show it as it stands.
+    return Field(default, description=help, validate_default=True)
+
+
+class Settings(BaseSettings):
+    """All settings, valid. ``None`` means no limit. Sizes are in bytes, durations in seconds.
+
+    Raises:
+        InvalidSettings: with one sentence for each value that cannot be used.
+    """
+
+    model_config = SettingsConfigDict(
+        env_prefix=PREFIX,
+        env_ignore_empty=True,
+        enable_decoding=False,
+        extra="forbid",
+        frozen=True,
+    )
+
+    upload_dir: Folder = _knob(
+        Path(tempfile.gettempdir(), "tusd_py_uploads"), "Where uploads are kept; made if it is missing."
+    )
+    max_file_size: SizeLimit = _knob("5GiB", "The largest upload that is accepted; 0: no limit.")
+    chunk_size: SlabSize = _knob("1MiB", "The largest buffer of one upload between network and storage.")
+    buffer_memory: SlabSize = _knob("64MiB", "What the buffers of all uploads in one process hold together.")
+    partial_upload_expiry_seconds: DurationLimit = _knob(
+        "600", "How long an unfinished upload is kept after its last byte; 0: for ever."
+    )
+    completed_upload_expiry_seconds: DurationLimit = _knob(None, "How long a finished upload is kept; 0: for ever.")
+    sweep_interval_seconds: Interval = _knob("60", "The time between two looks for what has expired.")
+    allowed_upload_extensions: Extensions = _knob(
+        ".mp3, .wav, .awb, .aac, .ogg, .oga, .m4a, .wma, .amr, .mp4, .mov, .avi, .wmv, .mkv, .flac, .webm",
+        "What the names of uploads may end with; * allows all.",
+    )
+    sniff: Annotated[Sniff, BeforeValidator(values.lower)] = _knob(
+        "lenient",
+        "How the first bytes are judged. lenient: refuse what is positively something else than the name says; "
+        "strict: demand that it is recognised; off: do not look.",
+    )
+    fsync: Annotated[Fsync, BeforeValidator(values.lower)] = _knob(
+        "completion",
+        "What survives a loss of power. completion: finished uploads; request: everything that was acknowledged; "
+        "never: what the system has written by itself.",
+    )
+    space_reserve: Size = _knob("0", "What new uploads leave free on the disk.")
+    base_path: BasePath = _knob("/files/", "The path of the endpoint.")
+    public_url: PublicUrl = _knob(
+        None,
+        "What stands before the base path in the URLs that clients are given, for proxies that hide scheme, host or "
+        "path from us; none: each request tells.",
+    )
+    root_path: RootPath = _knob("", "The path that a proxy strips before it passes requests on.")
+    host: Host = _knob("127.0.0.1", "The address to listen on; 0.0.0.0 or :: for all.")
+    port: Port = _knob(8080, "The port to listen on; 0: any free one.")
+    workers: Count = _knob(1, "How many processes serve.")
+    lock_timeout_seconds: Duration = _knob(
+        "20", "How long a request waits for another one that holds its upload, before it is answered 423."
+    )
+    body_idle_timeout_seconds: DurationLimit = _knob(
+        "60", "How long a client may fall silent in the middle of a body; 0: for ever."
+    )
+    shutdown_timeout_seconds: Duration = _knob(
+        "10", "How long running requests may take to end once the server is told to stop."
+    )
+    cors_allow_origins: Origins = _knob(
+        "*", "The origins of pages that may upload; * allows all, none switches CORS off."
+    )
+    cors_allow_credentials: bool = _knob(False, "Let pages send cookies; not together with the origin *.")
+    cors_allow_headers: FieldNames = _knob("", "Header fields that pages may send beyond those of tus.")
+    cors_expose_headers: FieldNames = _knob("", "Header fields that pages may read beyond those of tus.")
+    cors_max_age_seconds: Duration = _knob("86400", "How long browsers may remember what is allowed.")
+    log_level: Annotated[LogLevel, BeforeValidator(values.lower)] = _knob("info", "What is logged at least.")
+
+    def __init__(self, **knobs: Unpack[Knobs]) -> None:
+        try:
+            super().__init__(**knobs)
+        except ValidationError as error:
+            raise InvalidSettings(_problem(details, knobs) for details in error.errors()) from None
+
+    @field_validator("cors_allow_credentials")
+    @classmethod
+    def _check_credentials(cls, allowed: bool, info: ValidationInfo) -> bool:
+        # Any page on the net could act in the name of its visitors (Fetch, "CORS protocol and credentials").
+        if allowed and "*" in info.data.get("cors_allow_origins", ()):
+            raise ValueError(
+                "credentials are never allowed to all origins; name some in cors_allow_origins instead of *"
+            )
+        return allowed
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """One setting as people meet it.
+
+    ``default`` is written as they would write it, ``metavar`` says what kind of value is expected, ``unit`` is that of
+    a bare number (``""`` where there is none), and ``is_switch`` tells that its flag takes no value.
+    """
+
+    name: str
+    help: str
+    default: str
+    metavar: str
+    unit: str
+    is_switch: bool
+
+    @property
+    def variable(self) -> str:
+        """The environment variable."""
+        return variable_of(self.name)
+
+    @property
+    def flag(self) -> str:
+        """The flag of the command line."""
+        return flag_of(self.name)
+
+
+def variable_of(name: str) -> str:
+    """Return the environment variable of the setting ``name``."""
+    return PREFIX + name.upper()
+
+
+def flag_of(name: str) -> str:
+    """Return the flag of the setting ``name``."""
+    return "--" + name.replace("_", "-")
+
+
+def describe_settings() -> tuple[Setting, ...]:
+    """Return all settings, in the order in which they are told."""
+    return tuple(_describe(name, field) for name, field in Settings.model_fields.items())
+
+
+def _describe(name: str, field: FieldInfo) -> Setting:
+    is_switch = field.annotation is bool
+    written = Kind("true|false") if is_switch else Kind("|".join(map(str, get_args(field.annotation))))
+    kind = next((entry for entry in field.metadata if isinstance(entry, Kind)), written)
+    return Setting(
+        name=name,
+        help=field.description or "",
+        default=kind.default or _written(field.default),
+        metavar=kind.metavar,
+        unit=kind.unit,
+        is_switch=is_switch,
+    )
+
+
+def _written(default: object) -> str:
+    if default is None or isinstance(default, bool):
+        return str(default).lower()
+    return str(default) or "empty"
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """A value that cannot be used: of which setting, whether the environment gave it, and what is wrong with it."""
+
+    setting: str
+    is_from_environment: bool
+    sentence: str
+
+    def __str__(self) -> str:
+        name = variable_of(self.setting) if self.is_from_environment else self.setting
+        return f"{name}: {self.sentence}"
+
+
+class InvalidSettings(ValueError):
+    """Settings that nothing can be built from; ``problems`` has a sentence for each."""
+
+    def __init__(self, problems: Iterable[Problem]) -> None:
+        self.problems = tuple(problems)
+        super().__init__("\n".join(map(str, self.problems)))
+
+
+# What pydantic expects, where its own words are not for people.
+EXPECTATIONS = {
+    "bool_parsing": "must be true or false",
+    "bool_type": "must be true or false",
+    "int_from_float": "must be a whole number",
+    "int_parsing": "must be a whole number",
+    "int_type": "must be a whole number",
+    "string_too_short": "must not be empty",
+    "string_type": "must be text",
+}
+
+
+def _problem(details: ErrorDetails, knobs: Knobs) -> Problem:
+    name = str(details["loc"][0])
+    return Problem(name, name not in knobs, _sentence(details))
+
+
+def _sentence(details: ErrorDetails) -> str:
+    if details["type"] == "extra_forbidden":
+        return "there is no such setting"
+    if details["type"] == "value_error":
+        return str(details["ctx"]["error"])
+    expectation = EXPECTATIONS.get(details["type"]) or details["msg"].replace("Input should be", "must be")
+    return f"{expectation}, not {details['input']!r}"

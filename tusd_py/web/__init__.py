@@ -1,0 +1,1 @@
+"""The ASGI side: the only place that knows Starlette."""

@@ -1,0 +1,195 @@
+"""The application: everything put together behind one ASGI callable that stands alone or is mounted."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass
+
+from starlette.middleware.cors import CORSMiddleware
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from tusd_py.expiration import Sweeper
+from tusd_py.lifecycle import Lifecycle
+from tusd_py.locks.base import Locks
+from tusd_py.protocol.messages import Dialect
+from tusd_py.storage.base import Store
+from tusd_py.web.endpoints import Endpoints
+
+METHODS = ("GET", "HEAD", "POST", "PATCH", "DELETE", "OPTIONS")
+
+REQUEST_FIELDS = (
+    "Authorization",
+    "Content-Type",
+    "Content-Disposition",
+    "Origin",
+    "X-Requested-With",
+    "X-Request-ID",
+    "X-HTTP-Method-Override",
+    "Tus-Resumable",
+    "Upload-Length",
+    "Upload-Offset",
+    "Upload-Metadata",
+    "Upload-Defer-Length",
+    "Upload-Concat",
+    "Upload-Checksum",
+    "Upload-Complete",
+    "Upload-Incomplete",
+    "Upload-Draft-Interop-Version",
+    "Content-Digest",
+    "Repr-Digest",
+    "Want-Repr-Digest",
+)
+
+RESPONSE_FIELDS = (
+    "Location",
+    "Content-Location",
+    "Upload-Offset",
+    "Upload-Length",
+    "Upload-Defer-Length",
+    "Upload-Metadata",
+    "Upload-Expires",
+    "Upload-Concat",
+    "Tus-Resumable",
+    "Tus-Version",
+    "Tus-Extension",
+    "Tus-Max-Size",
+    "Tus-Checksum-Algorithm",
+    "Upload-Complete",
+    "Upload-Incomplete",
+    "Upload-Limit",
+    "Upload-Draft-Interop-Version",
+    "Retry-After",
+    "Repr-Digest",
+    "X-Request-ID",
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cors:
+    """Which pages of other origins may upload here, and which fields they may send and see beyond those of tus.
+
+    ``origins`` are whole origins (scheme, host, port) or ``*``; ``max_age`` is in seconds.
+    """
+
+    origins: tuple[str, ...] = ("*",)
+    credentials: bool = False
+    allow_headers: tuple[str, ...] = ()
+    expose_headers: tuple[str, ...] = ()
+    max_age: int = 86400
+
+
+EVERY_ORIGIN = Cors()
+
+
+class Application:
+    """A plain ASGI app: serve it alone, or mount it in Starlette or FastAPI.
+
+    It opens its store and starts its sweeper with the lifespan of the server, and at the first request where it is
+    mounted and no lifespan reaches it (``lifespan`` can be given to the app around it).
+    """
+
+    def __init__(
+        self,
+        *,
+        lifecycle: Lifecycle,
+        sweeper: Sweeper,
+        store: Store,
+        locks: Locks,
+        dialect: Dialect,
+        base_path: str = "/files/",
+        public_url: str | None = None,
+        cors: Cors | None = EVERY_ORIGIN,
+    ) -> None:
+        self._lifecycle = lifecycle
+        self._sweeper = sweeper
+        self._store = store
+        self._locks = locks
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._opening = asyncio.Lock()
+        self._sweeping: asyncio.Task[None] | None = None
+        endpoints = Endpoints(lifecycle, dialect, base_path=base_path, public_url=public_url)
+        self._app: ASGIApp = endpoints if cors is None else _with_cors(endpoints, cors)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http":
+            if self._loop is not asyncio.get_running_loop():
+                await self.open()
+            await self._app(scope, receive, send)
+        elif scope["type"] == "lifespan":
+            await self._live(receive, send)
+        elif scope["type"] == "websocket":
+            await send({"type": "websocket.close", "code": 1000})
+
+    async def open(self) -> None:
+        """Prepare store and locks, and start the sweeper. Harmless when that was done before."""
+        loop = asyncio.get_running_loop()
+        async with self._opening:
+            if self._loop is loop:
+                return
+            await self._store.open()
+            await self._locks.open()
+            self._sweeping = loop.create_task(self._sweep())
+            self._loop = loop
+
+    async def close(self) -> None:
+        """End what ``open`` started. Uploads stay."""
+        if self._sweeping is not None:
+            self._sweeping.cancel()
+            with suppress(asyncio.CancelledError):
+                await self._sweeping
+        # The task that closes everything at its end is cancelled before it began where one call follows the other.
+        await self._shut()
+
+    def stop(self) -> None:
+        """End every running body: what was received is kept, and the answer is 503. On the event loop only."""
+        self._lifecycle.stop()
+
+    @asynccontextmanager
+    async def lifespan(self, app: object = None) -> AsyncIterator[None]:
+        """Be open for a while: ``Starlette(lifespan=uploads.lifespan, …)`` where the app is mounted."""
+        await self.open()
+        try:
+            yield
+        finally:
+            await self.close()
+
+    async def _sweep(self) -> None:
+        # Where no lifespan reaches us the end of the event loop still cancels this task, and so closes everything.
+        try:
+            await self._sweeper.run()
+        finally:
+            await self._shut()
+
+    async def _shut(self) -> None:
+        if self._loop is None:
+            return
+        self._loop = self._sweeping = None
+        await self._locks.close()
+        await self._store.close()
+
+    async def _live(self, receive: Receive, send: Send) -> None:
+        await receive()
+        try:
+            await self.open()
+        except Exception as error:
+            await send({"type": "lifespan.startup.failed", "message": str(error)})
+            return
+        await send({"type": "lifespan.startup.complete"})
+        await receive()
+        self.stop()
+        await self.close()
+        await send({"type": "lifespan.shutdown.complete"})
+
+
+def _with_cors(app: ASGIApp, cors: Cors) -> ASGIApp:
+    return CORSMiddleware(
+        app,
+        allow_origins=cors.origins,
+        allow_credentials=cors.credentials,
+        allow_methods=METHODS,
+        allow_headers=(*REQUEST_FIELDS, *cors.allow_headers),
+        expose_headers=(*RESPONSE_FIELDS, *cors.expose_headers),
+        max_age=cors.max_age,
+    )

@@ -1,0 +1,127 @@
+"""What each method does on the two kinds of URL: the collection, where uploads are created, and the upload itself.
+
+The order of the checks is that of the protocol's reference: route and method, OPTIONS, version, grammar, existence,
+lock, state, and only then the body. No endpoint has a ``try``: errors are rendered in one place.
+"""
+
+from __future__ import annotations
+
+import logging
+import secrets
+from collections.abc import Awaitable, Callable, Mapping
+
+from starlette.types import Receive, Scope, Send
+
+from tusd_py.errors import ConnectionLost, MethodNotAllowed, UploadError, UploadNotFound
+from tusd_py.lifecycle import Lifecycle
+from tusd_py.protocol.fields import parse_method
+from tusd_py.protocol.messages import Dialect, Reply
+from tusd_py.upload import is_id
+from tusd_py.web.download import build_head
+from tusd_py.web.wire import Exchange
+
+logger = logging.getLogger("tusd_py")
+
+Endpoint = Callable[[Exchange, str], Awaitable[Reply | None]]
+
+
+class Unexplained(UploadError):
+    """Our fault. The cause is in the log, under the ``incident`` that the client is told."""
+
+    closes = True
+
+    def __init__(self, *, incident: str) -> None:
+        super().__init__(f"something went wrong here; ask the operator about incident {incident}")
+
+
+class Endpoints:
+    """The ASGI app below ``base_path`` (which begins and ends with a slash)."""
+
+    def __init__(self, lifecycle: Lifecycle, dialect: Dialect, *, base_path: str, public_url: str | None) -> None:
+        self._lifecycle = lifecycle
+        self._dialect = dialect
+        self._base_path = base_path
+        self._public_url = public_url.rstrip("/") if public_url else None
+        self._collection: Mapping[str, Endpoint] = {"OPTIONS": self._discover, "POST": self._create}
+        self._upload: Mapping[str, Endpoint] = {
+            "OPTIONS": self._discover,
+            "HEAD": self._status,
+            "GET": self._download,
+            "PATCH": self._append,
+            "DELETE": self._terminate,
+        }
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        exchange = Exchange(scope, receive, send)
+        try:
+            reply = await self._respond(exchange)
+        except ConnectionLost:
+            logger.info("connection lost in the middle of a body")
+            return
+        except Exception as error:
+            if exchange.has_started:
+                # An answer that cannot be ended as it began is cut, never ended as if it were whole.
+                raise
+            reply = self._dialect.refused(_explained(error))
+        if reply is not None:
+            await exchange.answer(reply)
+
+    async def _respond(self, exchange: Exchange) -> Reply | None:
+        exchange.check_head()
+        override = exchange.fields.single("x-http-method-override")
+        if override is not None:
+            exchange.method = parse_method(override)
+        endpoints, id = self._route(exchange.path)
+        endpoint = endpoints.get(exchange.method)
+        if endpoint is None:
+            raise MethodNotAllowed(allowed=tuple(endpoints))
+        if endpoint != self._discover:
+            self._dialect.check_version(exchange.fields, exchange.method)
+        return await endpoint(exchange, id)
+
+    def _route(self, path: str) -> tuple[Mapping[str, Endpoint], str]:
+        """Return what may be done at ``path``, and the id of the upload that it names (``""`` for the collection)."""
+        if path in (self._base_path, self._base_path[:-1]):
+            return self._collection, ""
+        id = path.removeprefix(self._base_path).removesuffix("/")
+        if not path.startswith(self._base_path) or not is_id(id):
+            raise UploadNotFound
+        return self._upload, id
+
+    async def _discover(self, exchange: Exchange, id: str) -> Reply:
+        return self._dialect.discovered()
+
+    async def _create(self, exchange: Exchange, id: str) -> Reply:
+        create = self._dialect.parse_create(exchange.fields, exchange.body.size)
+        upload = await self._lifecycle.create(create, exchange.body)
+        return self._dialect.created(upload, self._location(exchange, upload.id))
+
+    async def _status(self, exchange: Exchange, id: str) -> Reply:
+        return self._dialect.status(await self._lifecycle.status(id))
+
+    async def _append(self, exchange: Exchange, id: str) -> Reply:
+        append = self._dialect.parse_append(exchange.fields, exchange.body.size)
+        return self._dialect.appended(await self._lifecycle.append(id, append, exchange.body))
+
+    async def _terminate(self, exchange: Exchange, id: str) -> Reply:
+        await self._lifecycle.terminate(id)
+        return self._dialect.terminated()
+
+    async def _download(self, exchange: Exchange, id: str) -> None:
+        upload, chunks = await self._lifecycle.read(id)
+        await exchange.stream(build_head(upload), chunks)
+
+    def _location(self, exchange: Exchange, id: str) -> str:
+        path = self._base_path + id
+        return self._public_url + path if self._public_url else exchange.url(path)
+
+
+def _explained(error: Exception) -> UploadError:
+    """Return what the client is told about ``error``, and tell the operator what the client must not know."""
+    if not isinstance(error, UploadError):
+        incident = secrets.token_hex(4)
+        logger.error("incident %s", incident, exc_info=error)
+        return Unexplained(incident=incident)
+    if error.__cause__ is not None:
+        logger.error("%s: %s", error.code, error.__cause__, exc_info=error)
+    return error

@@ -1,0 +1,187 @@
+"""One exchange over ASGI: the head of a request, its body on the way in, and the answer on the way out."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+from urllib.parse import quote
+
+from starlette.types import Message, Receive, Scope, Send
+
+from tusd_py.errors import BadRequest, ConnectionLost, HeadTooLarge
+from tusd_py.intake import Body, Intake
+from tusd_py.protocol.fields import Fields, parse_number
+from tusd_py.protocol.messages import Reply
+
+# Header fields of one request together. Real metadata has a few KiB at most; what is kept per upload is bounded too.
+MAX_HEAD = 64 * 1024
+
+# A refusal must reach a client that is still sending: closing at once would make the kernel reset the connection and
+# the client lose the answer. So we go on reading for so many seconds and bytes, and drop what comes.
+DRAIN_SECONDS = 2.0
+DRAIN_BYTES = 64 * 1024 * 1024
+
+# What a server may hold of a body that nobody reads. Who sends faster than we store is not read on for that.
+ARRIVED_BYTES = 1024 * 1024
+
+# Host = uri-host [ ":" port ] (RFC 9110, 7.2), of which we take names, IPv4 and bracketed IPv6 addresses.
+_HOST = re.compile(r"(?:[A-Za-z0-9._~-]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]{1,5})?")
+
+
+class RequestBody(Body):
+    """The body of a request as any ASGI server hands it over."""
+
+    def __init__(self, receive: Receive, size: int | None) -> None:
+        self.size = size
+        self._receive = receive
+        self._received = 0
+        self.is_read = size == 0
+
+    async def feed(self, intake: Intake) -> None:
+        """Put every chunk into ``intake`` as it comes."""
+        while not self.is_read:
+            await self._hand_over(await self._next(), intake)
+        if self.size is not None and self._received < self.size:
+            # Servers tell a cut as a disconnect; one that ends the body instead is not to be taken for the end.
+            raise ConnectionLost
+
+    async def feed_arrived(self, intake: Intake) -> bool:
+        """Put what the server has at hand into ``intake``, and no more than a server holds for one request."""
+        until = self._received + ARRIVED_BYTES
+        try:
+            while not self.is_read and self._received < until:
+                # Runs out only where `receive` has to wait.
+                async with asyncio.timeout(0):
+                    message = await self._next()
+                await self._hand_over(message, intake)
+        except (TimeoutError, ConnectionLost):
+            return False
+        return self.is_read and self._received == (self._received if self.size is None else self.size)
+
+    async def _hand_over(self, message: Message, intake: Intake) -> None:
+        chunk: bytes = message.get("body", b"")
+        self._received += len(chunk)
+        if self.size is not None and self._received > self.size:
+            raise BadRequest("ERR_INVALID_CONTENT_LENGTH", "the body is longer than its Content-Length says")
+        await intake.put(chunk)
+
+    async def drain(self) -> None:
+        """Read and drop what is left, for a short bounded time."""
+        dropped = 0
+        try:
+            async with asyncio.timeout(DRAIN_SECONDS):
+                while not self.is_read and dropped < DRAIN_BYTES:
+                    dropped += len((await self._next()).get("body", b""))
+        except (TimeoutError, ConnectionLost):
+            return
+
+    async def _next(self) -> Message:
+        message = await self._receive()
+        if message["type"] != "http.request":
+            raise ConnectionLost
+        self.is_read = not message.get("more_body", False)
+        return message
+
+
+class Exchange:
+    """A request and its answer.
+
+    ``fields`` are the header fields, ``method`` is what the client means to do (after X-HTTP-Method-Override), and
+    ``path`` is the decoded path below where the app is mounted.
+    """
+
+    def __init__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        self._scope = scope
+        self._send = send
+        self._has_started = False
+        self._is_http_1 = scope.get("http_version", "1.1").startswith("1")
+        self.fields = Fields(scope["headers"])
+        self.method: str = scope["method"]
+        self.root_path: str = scope.get("root_path", "").rstrip("/")
+        self.path = _below(scope["path"], self.root_path)
+        self.body = RequestBody(receive, None)
+
+    @property
+    def has_started(self) -> bool:
+        """Whether an answer is under way, so that no other one can be given."""
+        return self._has_started
+
+    def check_head(self) -> None:
+        """Refuse heads that are too large, and a body whose length is told in two ways.
+
+        Raises:
+            HeadTooLarge, BadRequest: the latter also for a length that is no number. Source: RFC 9112, 6.1 and 6.3.
+        """
+        if sum(len(name) + len(value) for name, value in self._scope["headers"]) > MAX_HEAD:
+            raise HeadTooLarge(maximum=MAX_HEAD)
+        self.body.size = self._body_size()
+        self.body.is_read = self.body.size == 0
+
+    def url(self, path: str) -> str:
+        """Return the absolute URL of ``path`` as this client sees the server. Source: RFC 9110, 7.2."""
+        scheme = "https" if self._scope.get("scheme") == "https" else "http"
+        return f"{scheme}://{self._host()}{quote(self.root_path + path)}"
+
+    async def answer(self, reply: Reply) -> None:
+        """Send ``reply``, readable for a client that is still sending, and leave the connection in step or closed."""
+        is_unread = not self.body.is_read
+        fields = list(reply.fields)
+        if is_unread and self._is_http_1:
+            fields.append(("Connection", "close"))
+        body = b"" if self._scope["method"] == "HEAD" else reply.body
+        # A HEAD says nothing of the length that GET would have; 204 has no content at all (RFC 9110, 8.6).
+        if self._scope["method"] != "HEAD" and reply.status != 204:
+            fields.append(("Content-Length", str(len(body))))
+        await self._start(reply.status, fields)
+        if is_unread:
+            await self._send({"type": "http.response.body", "body": body, "more_body": True})
+            await self.body.drain()
+            body = b""
+        await self._send({"type": "http.response.body", "body": body})
+
+    async def stream(self, reply: Reply, chunks: AsyncGenerator[bytes, None]) -> None:
+        """Send ``reply`` with a body in chunks; its fields say the length.
+
+        The first chunk is there before the answer begins, so that content that is gone is still told as such.
+        """
+        async with aclosing(chunks):
+            chunk = await anext(chunks, b"")
+            await self._start(reply.status, list(reply.fields))
+            while chunk:
+                await self._send({"type": "http.response.body", "body": chunk, "more_body": True})
+                chunk = await anext(chunks, b"")
+        await self._send({"type": "http.response.body", "body": b""})
+
+    async def _start(self, status: int, fields: list[tuple[str, str]]) -> None:
+        self._has_started = True
+        lines = [(name.lower().encode("latin-1"), value.encode("latin-1")) for name, value in fields]
+        await self._send({"type": "http.response.start", "status": status, "headers": lines})
+
+    def _body_size(self) -> int | None:
+        """Return the length of the body, 0 where there is none, ``None`` where only its end will tell."""
+        is_chunked = "transfer-encoding" in self.fields
+        length = self.fields.single("content-length")
+        if is_chunked and length is not None:
+            raise BadRequest("ERR_INVALID_CONTENT_LENGTH", "Content-Length and Transfer-Encoding exclude each other")
+        if length is not None:
+            return parse_number(length, field="Content-Length", code="ERR_INVALID_CONTENT_LENGTH")
+        # From HTTP/2 on the framing needs no field, and a body may come without its length.
+        return 0 if self._is_http_1 and not is_chunked else None
+
+    def _host(self) -> str:
+        lines = [value for name, value in self._scope["headers"] if name == b"host"]
+        host = lines[0].decode("latin-1") if len(lines) == 1 else ""
+        if _HOST.fullmatch(host):
+            return host
+        address, port = self._scope.get("server") or ("localhost", None)
+        name = f"[{address}]" if ":" in address else address
+        return name if port is None else f"{name}:{port}"
+
+
+def _below(path: str, root_path: str) -> str:
+    """Return ``path`` without the prefix that the app is mounted under. Servers and frameworks leave it in (ASGI)."""
+    if root_path and (path == root_path or path.startswith(root_path + "/")):
+        return path[len(root_path) :]
+    return path
