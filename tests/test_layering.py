@@ -23,13 +23,13 @@ ROWS: tuple[tuple[str, ...], ...] = (
     ("intake",),
     ("lifecycle", "metrics"),
     ("expiration",),
-    ("web", "server.protocol", "client"),
+    ("web", "client"),
+    # Serves whatever app it is given, and so knows neither settings nor how one is built.
+    ("server",),
     ("values",),
     ("settings",),
     ("build",),
     ("__init__",),
-    # A worker process makes its app anew from the settings, so that what runs the server stands above what builds it.
-    ("server",),
     ("cli",),
     ("__main__",),
 )

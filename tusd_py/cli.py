@@ -6,8 +6,10 @@ What takes time to import is imported when a command needs it, so that ``tusd-py
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
-from functools import cached_property
+import os
+import sys
+from collections.abc import Callable, Mapping
+from functools import cached_property, partial
 from typing import TYPE_CHECKING
 
 import click
@@ -15,7 +17,10 @@ import click
 from tusd_py import __version__
 
 if TYPE_CHECKING:
+    import socket
+
     from tusd_py.expiration import Swept
+    from tusd_py.server.run import Plan
     from tusd_py.settings import Problem, Setting, Settings
 
 # What a sweep depends on. An upload that a crash left whole is completed by it, so the rules for content belong here.
@@ -68,11 +73,35 @@ def serve(**flags: object) -> None:
     more than its environment variable.
     """
     settings = _settings(flags)
-    from tusd_py.server import run
+    from tusd_py.server.logs import configure_logs
+    from tusd_py.server.run import CannotServe, listen, local_url
 
+    configure_logs(settings.log_level)
     try:
-        run.serve(settings)
-    except run.CannotServe as error:
+        with listen(settings.host, settings.port) as listener:
+            _check_folder(settings)
+            url = local_url(_plan(settings), listener)
+            announce = partial(print, f"You can now upload files to: {url}", flush=True)
+            _serve(settings, listener, announce)
+    except CannotServe as error:
+        raise click.ClickException(str(error)) from None
+
+
+@main.command(hidden=True)
+@click.argument("descriptor", type=int)
+def worker(descriptor: int) -> None:
+    """Be one of several processes of serve, which alone knows how to start this."""
+    from tusd_py.build import TusApp
+    from tusd_py.server.logs import configure_logs
+    from tusd_py.server.run import CannotServe
+    from tusd_py.server.workers import read_order, work
+    from tusd_py.settings import Settings
+
+    settings = Settings.model_validate_json(read_order())
+    configure_logs(settings.log_level)
+    try:
+        work(TusApp(settings), _plan(settings), descriptor)
+    except CannotServe as error:
         raise click.ClickException(str(error)) from None
 
 
@@ -94,6 +123,63 @@ def sweep(*, dry_run: bool, **flags: object) -> None:
         raise click.ClickException(f"{settings.upload_dir} cannot be swept: {error.__cause__ or error}") from None
     for line in _report(swept, dry_run=dry_run):
         click.echo(line)
+
+
+def _serve(settings: Settings, listener: socket.socket, announce: Callable[[], None]) -> None:
+    """Serve in this process, or in as many as the settings say."""
+    if settings.workers == 1:
+        from tusd_py.build import TusApp
+        from tusd_py.server.run import Server, run
+
+        run(Server(TusApp(settings), _plan(settings), announce), listener)
+        return
+    from tusd_py.server.workers import Crew, supervise
+
+    crew = Crew(
+        count=settings.workers,
+        command=(sys.executable, "-m", "tusd_py", "worker"),
+        order=settings.model_dump_json(),
+        shutdown_timeout=settings.shutdown_timeout_seconds,
+    )
+    asyncio.run(supervise(crew, listener, announce))
+
+
+def _plan(settings: Settings) -> Plan:
+    from tusd_py.server.run import Plan
+
+    return Plan(
+        host=settings.host,
+        port=settings.port,
+        base_path=settings.base_path,
+        root_path=settings.root_path,
+        shutdown_timeout=settings.shutdown_timeout_seconds,
+    )
+
+
+def _check_folder(settings: Settings) -> None:
+    """Make the upload folder, and refuse one that cannot be written."""
+    from tusd_py.errors import UploadError
+
+    try:
+        asyncio.run(_open_once(settings))
+    except UploadError as error:
+        cause = error.__cause__
+        reason = (cause.strerror if isinstance(cause, OSError) else None) or str(error)
+    else:
+        if os.access(settings.upload_dir, os.W_OK | os.X_OK):
+            return
+        reason = "it cannot be written"
+    raise click.ClickException(
+        f"cannot keep uploads in {settings.upload_dir}: {reason}; choose another folder with --upload-dir"
+    )
+
+
+async def _open_once(settings: Settings) -> None:
+    from tusd_py.build import assemble
+
+    store = assemble(settings).store
+    await store.open()
+    await store.close()
 
 
 def _settings(flags: Mapping[str, object]) -> Settings:

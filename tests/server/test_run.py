@@ -8,7 +8,6 @@ import signal
 import socket
 import subprocess
 import sys
-from contextlib import ExitStack
 from pathlib import Path
 
 import psutil
@@ -16,9 +15,8 @@ import pytest
 
 from tests.live import APPEND, Connection, Server
 from tests.server_process import PATIENCE, ServerProcess, program, surroundings, wait_until
-from tusd_py.server.run import CannotServe, listen, local_url
-from tusd_py.server.workers import supervise
-from tusd_py.settings import Settings
+from tusd_py.server.run import CannotServe, Plan, listen, local_url
+from tusd_py.server.workers import Crew, supervise
 
 
 @pytest.fixture
@@ -189,13 +187,10 @@ def test_workers_end_with_a_parent_that_is_killed(uploads: Path) -> None:
         assert not alive
 
 
-def test_workers_that_never_start_are_an_error(
-    uploads: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    monkeypatch.setattr(sys, "executable", "/bin/false")
-    settings = Settings(upload_dir=uploads, workers=2)
+def test_workers_that_never_start_are_an_error() -> None:
+    crew = Crew(count=2, command=(sys.executable, "-c", "pass"), order="{}", shutdown_timeout=1)
     with listen("127.0.0.1", 0) as listener, pytest.raises(CannotServe, match="could not be started"):
-        asyncio.run(supervise(settings, listener, lambda: None))
+        asyncio.run(supervise(crew, listener, lambda: None))
 
 
 @pytest.mark.parametrize(
@@ -227,7 +222,7 @@ def test_trouble_at_the_start_is_one_sentence(tmp_path: Path, flags: list[str], 
 
 
 def test_an_ipv6_address_is_printed_in_brackets() -> None:
-    with ExitStack() as stack:
-        listener = stack.enter_context(listen("127.0.0.1", 0))
+    plan = Plan(host="::1", port=0, base_path="/", root_path="", shutdown_timeout=1)
+    with listen("127.0.0.1", 0) as listener:
         port = listener.getsockname()[1]
-        assert local_url(Settings(host="::1", base_path="/"), listener) == f"http://[::1]:{port}/"
+        assert local_url(plan, listener) == f"http://[::1]:{port}/"

@@ -1,7 +1,7 @@
-"""Serves the application with uvicorn, from the socket to the last byte that is kept.
+"""Serves an application with uvicorn, from the socket to the last byte that is kept.
 
-``serve`` takes the socket, looks whether the folder can be used, and then either serves in this process or hands
-both to ``workers.py``. Who starts us waits for one line on stdout; everything else is the log, on stderr.
+What is served comes from outside, ready to be called: nothing here knows how it is built or configured. Who starts us
+waits for one line on stdout; everything else is the log, on stderr.
 """
 
 from __future__ import annotations
@@ -13,15 +13,12 @@ import math
 import os
 import socket
 from collections.abc import Callable
-from functools import partial
+from dataclasses import dataclass
 from types import FrameType
 
 import uvicorn
 
-from tusd_py.build import TusApp, assemble
-from tusd_py.errors import UploadError
-from tusd_py.server.logs import configure_logs
-from tusd_py.settings import Settings
+from tusd_py.web.app import Application
 
 logger = logging.getLogger("tusd_py")
 
@@ -48,6 +45,21 @@ class CannotServe(Exception):
     """The server cannot do its work here; one sentence for the operator says why and what to change."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """How an application is served.
+
+    ``port`` 0 takes any free one, ``base_path`` is where uploads go, ``root_path`` is what a proxy in front has cut
+    off, and ``shutdown_timeout`` is how many seconds running requests have at the end.
+    """
+
+    host: str
+    port: int
+    base_path: str
+    root_path: str
+    shutdown_timeout: float
+
+
 class Server(uvicorn.Server):
     """uvicorn's server, which ends as uploads need it.
 
@@ -55,9 +67,9 @@ class Server(uvicorn.Server):
     requests their time. The second one gives them none. Both leave with exit code 0.
     """
 
-    def __init__(self, settings: Settings, ready: Callable[[], None]) -> None:
-        """Serve what ``settings`` describe, and call ``ready`` when clients are answered."""
-        self._app = TusApp(settings)
+    def __init__(self, app: Application, plan: Plan, ready: Callable[[], None]) -> None:
+        """Serve ``app``, and call ``ready`` when clients are answered."""
+        self._app = app
         self._ready = ready
         super().__init__(
             uvicorn.Config(
@@ -69,11 +81,11 @@ class Server(uvicorn.Server):
                 log_level="warning",
                 access_log=False,
                 server_header=False,
-                root_path=settings.root_path,
+                root_path=plan.root_path,
                 workers=1,
                 backlog=BACKLOG,
                 timeout_keep_alive=KEEP_ALIVE,
-                timeout_graceful_shutdown=math.ceil(settings.shutdown_timeout_seconds),
+                timeout_graceful_shutdown=math.ceil(plan.shutdown_timeout),
             )
         )
 
@@ -108,24 +120,6 @@ class Server(uvicorn.Server):
         """
         if self.server_state.tasks:
             await asyncio.wait(self.server_state.tasks, timeout=STORING)
-
-
-def serve(settings: Settings) -> None:
-    """Serve until a signal ends it. Prints where uploads go as soon as clients are answered.
-
-    Raises:
-        CannotServe: the address, the folder or the start failed.
-    """
-    configure_logs(settings.log_level)
-    with listen(settings.host, settings.port) as listener:
-        check_folder(settings)
-        announce = partial(print, f"You can now upload files to: {local_url(settings, listener)}", flush=True)
-        if settings.workers == 1:
-            run(Server(settings, announce), listener)
-        else:
-            from tusd_py.server.workers import supervise
-
-            asyncio.run(supervise(settings, listener, announce))
 
 
 def run(server: Server, listener: socket.socket) -> None:
@@ -163,34 +157,7 @@ def listen(host: str, port: int) -> socket.socket:
         raise CannotServe(f"cannot listen on {host}, port {port}: {advice}") from None
 
 
-def check_folder(settings: Settings) -> None:
-    """Make the upload folder, and see that it can be written.
-
-    Raises:
-        CannotServe: it cannot be used.
-    """
-    try:
-        asyncio.run(_open_once(settings))
-    except UploadError as error:
-        cause = error.__cause__
-        raise _unusable(settings, (cause.strerror if isinstance(cause, OSError) else None) or str(error)) from None
-    if not os.access(settings.upload_dir, os.W_OK | os.X_OK):
-        raise _unusable(settings, "it cannot be written")
-
-
-async def _open_once(settings: Settings) -> None:
-    store = assemble(settings).store
-    await store.open()
-    await store.close()
-
-
-def _unusable(settings: Settings, reason: str) -> CannotServe:
-    return CannotServe(
-        f"cannot keep uploads in {settings.upload_dir}: {reason}; choose another folder with --upload-dir"
-    )
-
-
-def local_url(settings: Settings, listener: socket.socket) -> str:
-    """Return the URL of the endpoint as this machine reaches it."""
-    host = f"[{settings.host}]" if ":" in settings.host else settings.host
-    return f"http://{host}:{listener.getsockname()[1]}{settings.base_path}"
+def local_url(plan: Plan, listener: socket.socket) -> str:
+    """Return the URL where uploads go, as this machine reaches it."""
+    host = f"[{plan.host}]" if ":" in plan.host else plan.host
+    return f"http://{host}:{listener.getsockname()[1]}{plan.base_path}"

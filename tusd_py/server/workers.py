@@ -1,8 +1,9 @@
 """Several processes that serve one socket: the parent keeps their number, each of them is a whole server.
 
-A worker is a fresh interpreter that runs this module. Two pipes tie it to the parent. Through stdin come its settings,
-one line of JSON, and later a word: ``stop``, or ``now`` for not waiting any longer. The end of stdin means ``stop`` as
-well, so that no worker outlives a parent that was killed. Through stdout the worker says ``ready``, once.
+A worker is a fresh interpreter that runs a command of the caller's, which has to call ``work``. Two pipes tie it to
+the parent. Through stdin comes its order, one line that the caller understands, and later a word: ``stop``, or ``now``
+for not waiting any longer. The end of stdin means ``stop`` as well, so that no worker outlives a parent that was
+killed. Through stdout the worker says ``ready``, once.
 
 Signals to a worker itself, however many, mean ``stop``: service managers send them to every process of a group.
 """
@@ -10,19 +11,17 @@ Signals to a worker itself, however many, mean ``stop``: service managers send t
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
 import os
 import signal
 import socket
-import sys
 from asyncio.subprocess import PIPE, Process
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from types import FrameType
 
-from tusd_py.server.logs import configure_logs
-from tusd_py.server.run import STORING, CannotServe, Server, run
-from tusd_py.settings import Settings
+from tusd_py.server.run import STORING, CannotServe, Plan, Server, run
+from tusd_py.web.app import Application
 
 logger = logging.getLogger("tusd_py")
 
@@ -35,20 +34,34 @@ PAUSE = 1.0
 KILL_AFTER = STORING + 2.0
 
 
-async def supervise(settings: Settings, listener: socket.socket, announce: Callable[[], None]) -> None:
-    """Keep ``settings.workers`` workers serving on ``listener`` until a signal ends it.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Crew:
+    """The workers that are wanted: ``count`` processes.
+
+    Each runs ``command`` with the descriptor of the socket as one argument more, and reads ``order`` (one line without
+    its end). ``shutdown_timeout`` is how many seconds their requests have at the end.
+    """
+
+    count: int
+    command: Sequence[str]
+    order: str
+    shutdown_timeout: float
+
+
+async def supervise(crew: Crew, listener: socket.socket, announce: Callable[[], None]) -> None:
+    """Keep a crew serving on ``listener`` until a signal ends it.
 
     Calls ``announce`` when all of them are ready.
 
     Raises:
         CannotServe: one of the first workers did not start.
     """
-    await _Supervisor(settings, listener).run(announce)
+    await _Supervisor(crew, listener).run(announce)
 
 
 class _Supervisor:
-    def __init__(self, settings: Settings, listener: socket.socket) -> None:
-        self._settings = settings
+    def __init__(self, crew: Crew, listener: socket.socket) -> None:
+        self._crew = crew
         self._listener = listener
         self._loop = asyncio.get_running_loop()
         self._stopping = asyncio.Event()
@@ -57,7 +70,7 @@ class _Supervisor:
     async def run(self, announce: Callable[[], None]) -> None:
         for number in (signal.SIGINT, signal.SIGTERM):
             self._loop.add_signal_handler(number, self._on_signal)
-        starts = [self._loop.create_future() for _ in range(self._settings.workers)]
+        starts = [self._loop.create_future() for _ in range(self._crew.count)]
         keepers = [asyncio.create_task(self._keep(start)) for start in starts]
         has_failed = not all(await asyncio.gather(*starts)) and not self._stopping.is_set()
         if has_failed:
@@ -97,9 +110,7 @@ class _Supervisor:
     async def _start_worker(self) -> Process:
         descriptor = self._listener.fileno()
         process = await asyncio.create_subprocess_exec(
-            sys.executable,
-            "-m",
-            "tusd_py.server.workers",
+            *self._crew.command,
             str(descriptor),
             stdin=PIPE,
             stdout=PIPE,
@@ -108,7 +119,7 @@ class _Supervisor:
             start_new_session=True,
         )
         self._workers.add(process)
-        _say(process, self._settings.model_dump_json())
+        _say(process, self._crew.order)
         if self._stopping.is_set():
             _say(process, "stop")
         return process
@@ -129,7 +140,7 @@ class _Supervisor:
         self._stopping.set()
         # As long as we have it too, clients could still connect, and nobody would answer.
         self._listener.close()
-        self._end("stop", self._settings.shutdown_timeout_seconds + KILL_AFTER)
+        self._end("stop", self._crew.shutdown_timeout + KILL_AFTER)
 
     def _end(self, word: str, kill_after: float) -> None:
         for process in self._workers:
@@ -174,18 +185,18 @@ def _say_ready() -> None:
     os.write(STDOUT, b"ready\n")
 
 
-def main() -> None:
-    """Be a worker; the only argument is the descriptor of the socket."""
+def read_order() -> str:
+    """Return what the parent wants of this worker. Called once, before ``work``."""
     # Byte by byte: what follows the first line is for the event loop.
     with open(STDIN, "rb", buffering=0, closefd=False) as stdin:
-        settings = Settings(**json.loads(stdin.readline()))
-    configure_logs(settings.log_level)
-    with socket.socket(fileno=int(sys.argv[1])) as listener:
-        try:
-            run(_Worker(settings, _say_ready), listener)
-        except CannotServe as error:
-            sys.exit(str(error))
+        return stdin.readline().decode()
 
 
-if __name__ == "__main__":
-    main()
+def work(app: Application, plan: Plan, descriptor: int) -> None:
+    """Be a worker: serve ``app`` on the parent's socket until the parent ends it.
+
+    Raises:
+        CannotServe: it did not start.
+    """
+    with socket.socket(fileno=descriptor) as listener:
+        run(_Worker(app, plan, _say_ready), listener)
