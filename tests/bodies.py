@@ -22,11 +22,6 @@ class Chunks(Body):
         if self._error is not None:
             raise self._error
 
-    async def feed_arrived(self, intake: Intake) -> bool:
-        for chunk in self._left:
-            await intake.put(chunk)
-        return self._error is None
-
 
 class Sent(Body):
     """A body whose chunks the test sends, one by one."""
@@ -41,14 +36,6 @@ class Sent(Body):
                 raise chunk
             await intake.put(chunk)
             self._waiting.task_done()
-
-    async def feed_arrived(self, intake: Intake) -> bool:
-        while not self._waiting.empty():
-            chunk = self._waiting.get_nowait()
-            if not isinstance(chunk, bytes):
-                return chunk is None
-            await intake.put(chunk)
-        return False
 
     async def send(self, chunk: bytes) -> None:
         """Send ``chunk`` and wait until it was taken in."""

@@ -29,6 +29,7 @@ EXAMPLES: tuple[UploadError, ...] = (
     errors.ServerStopping(),
     errors.StorageUnavailable(),
     errors.StorageFailed(),
+    errors.UnsupportedCoding(),
     errors.StorageFull(),
 )
 

@@ -260,7 +260,11 @@ REFUSED_CREATIONS: dict[str, tuple[Create, Body, type[UploadError]]] = {
         BadRequest,
     ),
     "no space for the length": (Create(length=900), Chunks(), StorageFull),
-    "no space for the bytes": (Create(length=None, has_body=True), Chunks(bytes(900)), StorageFull),
+    "an empty body with another checksum": (
+        Create(length=900, checksum=Checksum("sha1", bytes(20))),
+        Chunks(),
+        ChecksumMismatch,
+    ),
 }
 
 
@@ -272,6 +276,25 @@ async def test_a_refused_creation_leaves_nothing(create: Create, body: Body, err
     with pytest.raises(error):
         await place.lifecycle.create(create, body)
     assert await place.count() == 0
+    place.assert_idle()
+
+
+@on_a_jumping_loop
+async def test_bodies_are_taken_again_after_a_new_start() -> None:
+    place = Place()
+    place.lifecycle.stop()
+    with pytest.raises(ServerStopping):
+        await place.create(5)
+    place.lifecycle.start()
+    assert (await place.create(5)).length == 5
+
+
+@on_a_jumping_loop
+async def test_a_creation_that_fills_the_disk_tells_how_far_it_came() -> None:
+    place = Place(capacity=800)
+    upload = await place.lifecycle.create(Create(length=None, has_body=True), Chunks(bytes(900)))
+    assert upload.offset == 800
+    assert upload == await place.store.get(upload.id)
     place.assert_idle()
 
 

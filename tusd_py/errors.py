@@ -20,6 +20,7 @@
     ├── ServerStopping            503
     ├── StorageUnavailable        503
     ├── StorageFailed             500  a fault of the storage, told to the operator alone
+    ├── UnsupportedCoding         501
     └── StorageFull               507
     ConnectionLost                     nobody is left to answer
 
@@ -41,14 +42,12 @@ class UploadError(Exception):
         status: HTTP status of the answer.
         code: the name that clients and logs know the error by; the names are those of tusd where it has one.
         retry_after: seconds after which the same request may succeed, or ``None`` when waiting will not help.
-        closes: whether the connection has to be closed with the answer.
         upload: the upload as it stands after the refusal, where the client may be told of it; ``None`` otherwise.
     """
 
     status = 500
     code = "ERR_INTERNAL_SERVER_ERROR"
     retry_after: int | None = None
-    closes = False
     upload: Upload | None = None
 
 
@@ -113,7 +112,6 @@ class UploadInterrupted(UploadError):
 
     status = 409
     code = "ERR_UPLOAD_INTERRUPTED"
-    closes = True
 
     def __init__(self) -> None:
         super().__init__("a newer request took this upload over; ask for the offset with HEAD before sending more")
@@ -125,7 +123,6 @@ class BodyTimedOut(UploadError):
     # 408 would make browsers' clients give up for good; 409 sends them through HEAD and on.
     status = 409
     code = "ERR_READ_TIMEOUT"
-    closes = True
 
     def __init__(self, *, seconds: float) -> None:
         self.seconds = seconds
@@ -190,7 +187,6 @@ class ContentRefused(UploadError):
 
     status = 415
     code = "ERR_CONTENT_NOT_ALLOWED"
-    closes = True
 
     def __init__(self, *, extension: str, allowed: Sequence[str]) -> None:
         self.extension = extension
@@ -215,7 +211,6 @@ class HeadTooLarge(UploadError):
 
     status = 431
     code = "ERR_HEAD_TOO_LARGE"
-    closes = True
 
     def __init__(self, *, maximum: int) -> None:
         super().__init__(f"the header fields are larger than {maximum} bytes; send less metadata")
@@ -237,7 +232,6 @@ class ServerStopping(UploadError):
     status = 503
     code = "ERR_SERVER_SHUTDOWN"
     retry_after = 5
-    closes = True
 
     def __init__(self) -> None:
         super().__init__("the server is stopping; ask for the offset with HEAD and go on in a few seconds")
@@ -261,16 +255,28 @@ class StorageFailed(UploadError):
         super().__init__("the storage failed; try again later")
 
 
+class UnsupportedCoding(UploadError):
+    """The body has a transfer coding other than chunked."""
+
+    status = 501
+    code = "ERR_NOT_IMPLEMENTED"
+
+    def __init__(self) -> None:
+        super().__init__("this Transfer-Encoding is not served; send a Content-Length, or chunked alone")
+
+
 class StorageFull(UploadError):
-    """There is no room left for the bytes; those that fitted are kept."""
+    """There is no room left for the bytes; those of an upload that has begun are kept."""
 
     status = 507
     code = "ERR_STORAGE_FULL"
     retry_after = 60
 
     def __init__(self) -> None:
-        super().__init__("there is no space left for this upload; what was stored is kept, go on later")
+        super().__init__("there is no space left for this upload; try again later, from the offset that HEAD gives")
 
 
 class ConnectionLost(Exception):
     """The client is gone in the middle of its request. Nobody can be answered; what was received is kept."""
+
+    code = "ERR_CONNECTION_LOST"

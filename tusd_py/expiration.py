@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
@@ -26,13 +26,21 @@ logger = logging.getLogger("tusd_py")
 LEFTOVER_AGE = timedelta(hours=1)
 
 
+# What is done to an upload of this id, whose lock is held; tells whether the upload was removed.
+End = Callable[[str], Awaitable[bool]]
+
+
 @dataclass(frozen=True, slots=True)
 class Swept:
-    """What one pass removed (or would have): ids of unfinished and of complete uploads, names of leftovers."""
+    """What one pass removed (or would have): ids of unfinished and of complete uploads, names of leftovers.
+
+    ``failed`` are the ids of those that it should have removed and could not.
+    """
 
     expired: list[str] = field(default_factory=list)
     completed: list[str] = field(default_factory=list)
     leftovers: list[str] = field(default_factory=list)
+    failed: list[str] = field(default_factory=list)
 
 
 class Sweeper:
@@ -68,10 +76,14 @@ class Sweeper:
         takes nothing from a client that comes back within an interval.
         """
         while True:
-            async with self._locks.try_lead() as is_leading:
-                while is_leading:
-                    await self._pass()
-                    await asyncio.sleep(self._interval)
+            try:
+                async with self._locks.try_lead() as is_leading:
+                    while is_leading:
+                        await self._pass()
+                        await asyncio.sleep(self._interval)
+            except Exception as error:
+                # Whatever it was, a disk that is away or a fault of ours: the sweeper must still be there afterwards.
+                logger.warning("the sweep was broken off: %s", error, exc_info=error)
             await asyncio.sleep(self._interval)
 
     async def sweep(self, *, dry_run: bool = False) -> Swept:
@@ -85,12 +97,7 @@ class Sweeper:
             seen[upload.id] = upload.written_at
             return self._suspects.get(upload.id) == upload.written_at
 
-        try:
-            swept = await self._sweep(is_confirmed, dry_run=False)
-        except Exception as error:
-            # Whatever it was, a disk that is away or a fault of ours: the sweeper must still be there afterwards.
-            logger.warning("the sweep was broken off: %s", error, exc_info=error)
-            return
+        swept = await self._sweep(is_confirmed, dry_run=False)
         self._suspects = seen
         if swept.leftovers:
             logger.info("leftovers removed: %d", len(swept.leftovers))
@@ -99,44 +106,42 @@ class Sweeper:
         swept = Swept()
         now = self._now()
         async for upload in self._store.list():
-            if upload.is_whole:
-                await self._complete(upload, dry_run=dry_run)
-            elif (
-                rules.is_expired(upload, self._limits, now)
-                and is_confirmed(upload)
-                and (dry_run or await self._expire(upload))
-            ):
-                swept.expired.append(upload.id)
-        swept.completed.extend(await self._sweep_completed(now, dry_run=dry_run))
+            if upload.is_whole or (rules.is_expired(upload, self._limits, now) and is_confirmed(upload)):
+                await self._end(upload, self._expire, swept.expired, swept, dry_run=dry_run)
+        if self._completed_expiry is not None:
+            async for upload in self._store.list(complete=True):
+                if _completed_before(upload, now - self._completed_expiry) and is_confirmed(upload):
+                    await self._end(upload, self._remove, swept.completed, swept, dry_run=dry_run)
         swept.leftovers.extend(await self._store.tidy(before=now - self._leftover_age(), dry_run=dry_run))
         return swept
 
-    async def _complete(self, upload: Upload, *, dry_run: bool) -> None:
-        if not dry_run:
-            await self._expire(upload)
-
-    async def _expire(self, upload: Upload) -> bool:
+    async def _end(self, upload: Upload, end: End, ended: list[str], swept: Swept, *, dry_run: bool) -> None:
+        """Let ``end`` do its work on an upload that nobody holds, and note what came of it."""
+        if dry_run:
+            if not upload.is_whole or upload.is_complete:
+                ended.append(upload.id)
+            return
         async with self._locks.try_hold(upload.id) as is_held:
             if not is_held:
-                return False
+                return
             try:
-                return await self._lifecycle.expire(upload.id) is not None
+                if await end(upload.id):
+                    ended.append(upload.id)
             except UploadError as error:
                 logger.warning("upload %s could not be swept: %s", upload.id, error)
-                return False
+                swept.failed.append(upload.id)
 
-    async def _sweep_completed(self, now: datetime, *, dry_run: bool) -> list[str]:
-        if self._completed_expiry is None:
-            return []
-        removed = []
-        async for upload in self._store.list(complete=True):
-            assert upload.completed_at is not None, "the store was asked for complete uploads"
-            if upload.completed_at + self._completed_expiry < now:
-                removed.append(upload.id)
-                if not dry_run:
-                    await self._store.delete(upload.id)
-                    logger.info("upload removed id=%s", upload.id)
-        return removed
+    async def _expire(self, id: str) -> bool:
+        return await self._lifecycle.expire(id) is not None
+
+    async def _remove(self, id: str) -> bool:
+        await self._store.delete(id)
+        logger.info("upload removed id=%s", id)
+        return True
 
     def _leftover_age(self) -> timedelta:
         return max(LEFTOVER_AGE, self._limits.partial_expiry or LEFTOVER_AGE)
+
+
+def _completed_before(upload: Upload, moment: datetime) -> bool:
+    return upload.completed_at is not None and upload.completed_at < moment

@@ -12,7 +12,9 @@ import asyncio
 import mmap
 from abc import ABC, abstractmethod
 from collections.abc import Callable
+from contextlib import suppress
 
+from tusd_py.cancellation import outlast
 from tusd_py.errors import (
     BadRequest,
     BodyTimedOut,
@@ -33,6 +35,11 @@ EMERGENCY_SLAB = 16 * 1024
 # Seconds after which bytes in a slab that does not fill are stored all the same: what a slow client sent is safe from
 # a crash, and its slab goes to somebody who needs it.
 STORE_AFTER = 1.0
+
+# What is read on behind an interruption: bytes that are there already, of which servers hold less than this, and so
+# many turns of the event loop for them to come through whatever is wrapped around the app.
+ARRIVED_BYTES = 1024 * 1024
+ARRIVED_ROUNDS = 16
 
 # Refusals of a body that has begun: nothing of the request is kept. (A bad request: its framing contradicts itself.)
 REFUSALS = (BadRequest, UploadOverrun, UploadTooLarge, ChecksumMismatch, ContentRefused)
@@ -104,41 +111,34 @@ class Body(ABC):
             ConnectionLost: the client is gone before the end.
         """
 
-    async def feed_arrived(self, intake: Intake) -> bool:
-        """Hand over what has arrived already, waiting for nothing more; tells whether that was the end of the body.
-
-        Called after ``feed`` was cancelled, for bytes that came while nobody was looking. A body that keeps none
-        back has nothing to do.
-        """
-        return False
-
 
 class Beginning:
     """The first bytes of an upload, collected across requests until they can be judged.
 
     ``stored`` is what earlier requests brought; ``check`` raises ``ContentRefused`` for what is not allowed, and is
-    asked again as more bytes come, until ``size`` of them were seen.
+    asked again whenever there are twice as many bytes, until ``size`` of them were seen: a client that sends them one
+    by one must not make us look at each.
     """
 
     def __init__(self, stored: bytes, size: int, check: Callable[[bytes], None]) -> None:
         self.bytes = stored
         self._size = size
         self._check = check
+        self._next_check = len(stored) + 1
 
     def extend(self, data: memoryview) -> None:
-        """Count in what follows; what lies beyond the first ``size`` bytes does not matter."""
+        """Count in what follows; what lies beyond the first ``size`` bytes does not matter.
+
+        Raises:
+            ContentRefused: the bytes so far are positively something that is not allowed.
+        """
         missing = self._size - len(self.bytes)
-        if missing > 0:
-            self.bytes += bytes(data[:missing])
-
-    @property
-    def is_whole(self) -> bool:
-        """Whether all the bytes that matter were seen."""
-        return len(self.bytes) >= self._size
-
-    def check(self) -> None:
-        """Raise ``ContentRefused`` when the bytes so far are positively something that is not allowed."""
-        self._check(self.bytes)
+        if missing <= 0:
+            return
+        self.bytes += bytes(data[:missing])
+        if len(self.bytes) >= self._next_check:
+            self._next_check = min(2 * len(self.bytes), self._size)
+            self._check(self.bytes)
 
 
 class Intake:
@@ -189,10 +189,10 @@ class Intake:
             await self._receive(body)
             return await self._complete()
         except REFUSALS:
-            await self._drop()
+            await outlast(self._drop())
             raise
         except BaseException:
-            await self._keep()
+            await outlast(self._keep())
             raise
         finally:
             self._release()
@@ -234,19 +234,39 @@ class Intake:
         return self._slab is not None and self._filled == len(self._slab)
 
     async def _receive(self, body: Body) -> None:
+        # A task of its own, because a wait for bytes that is broken off may lose those that were just coming: what
+        # follows them must never be read then, or there would be a gap. So the task ends with its first wait broken.
+        feeding = self._loop.create_task(body.feed(self))
         try:
             async with asyncio.timeout(0 if self._interruption else self._idle_timeout) as self._deadline:
-                await body.feed(self)
+                await asyncio.shield(feeding)
         except TimeoutError:
-            # What has arrived counts as received, and if it is all of the body, nothing was interrupted. The wait may
-            # have ended in the middle of a chunk: without its rest there would be a gap before what follows.
-            await self._put_rest()
-            if not await body.feed_arrived(self):
+            # What has arrived counts as received, and if it is all of the body, nothing was interrupted.
+            await self._catch_up(feeding)
+            if not feeding.done():
                 raise self._interruption or BodyTimedOut(seconds=self._idle_timeout or 0) from None
+            feeding.result()
         finally:
             self._deadline = None
-            # From here on the last slab is written by whoever waits for the write before it, and by nobody else.
-            self._stop_timer()
+            await self._end(feeding)
+
+    async def _catch_up(self, feeding: asyncio.Task[None]) -> None:
+        """Let the feeding go on with bytes that are there, for as long as that gives any, within a bound."""
+        bound = self.received + ARRIVED_BYTES
+        before = -1
+        while not feeding.done() and before < self.received < bound:
+            before = self.received
+            for _ in range(ARRIVED_ROUNDS):
+                await asyncio.sleep(0)
+            if self._writing is not None:
+                await asyncio.wait([self._writing])
+
+    async def _end(self, feeding: asyncio.Task[None]) -> None:
+        if not feeding.done():
+            feeding.cancel()
+            await outlast(asyncio.wait([feeding]))
+        # From here on the last slab is written by whoever waits for the write before it, and by nobody else.
+        self._stop_timer()
 
     async def _put_rest(self) -> None:
         while self._rest:
@@ -270,10 +290,10 @@ class Intake:
         if self._verification is None:
             self._inspect(data)
         else:
-            self._extend_beginning(data)
             await asyncio.to_thread(self._verification.update, data)
             self._verification.check()
-            self._check_beginning()
+            # Only now, because damaged content is a wrong checksum and not a wrong file.
+            self._inspect(data)
         return await self._commit(data)
 
     async def _commit(self, data: memoryview) -> int:
@@ -288,14 +308,16 @@ class Intake:
             # Nothing can verify a part of what the digest was announced for.
             await self._appender.discard()
             return
+        # The wait for the disk may have been broken off in the middle of a chunk.
+        await self._put_rest()
+        await self._written()
         self._inspect(self._pending())
         await self._commit(self._pending())
 
     async def _drop(self) -> None:
-        try:
-            await self._wait_for_write()
-        finally:
-            await self._appender.discard()
+        with suppress(Exception):  # the write that failed is dropped, too
+            await self._written()
+        await self._appender.discard()
 
     def _pending(self) -> memoryview:
         return _NOTHING if self._slab is None else self._slab[: self._filled]
@@ -320,25 +342,9 @@ class Intake:
 
     async def _written(self) -> None:
         """Wait until no write is under way, and raise what the last one raised."""
-        await self._wait_for_write()
         if self._writing is not None:
-            self._writing.result()
+            await outlast(self._writing)
             self._writing = None
-
-    async def _wait_for_write(self) -> None:
-        """Wait until no write is under way.
-
-        A write cannot be stopped, and it must not go on once the upload is let go. So whoever is cancelled meanwhile
-        (twice, when a server ends: by the server and by its loop) learns of it after the write.
-        """
-        cancelled: asyncio.CancelledError | None = None
-        while self._writing is not None and not self._writing.done():
-            try:
-                await asyncio.wait([self._writing])
-            except asyncio.CancelledError as error:
-                cancelled = error
-        if cancelled is not None:
-            raise cancelled
 
     def _start_writing(self) -> None:
         slab, data = self._slab, self._pending()
@@ -351,11 +357,10 @@ class Intake:
 
     async def _write(self, slab: memoryview, data: memoryview) -> None:
         try:
+            self._inspect(data)
             if self._verification is None:
-                self._inspect(data)
                 await self._appender.write(data)
             else:
-                self._extend_beginning(data)
                 hashing = asyncio.to_thread(self._verification.update, data)
                 await asyncio.gather(self._appender.write(data), hashing)
         finally:
@@ -383,15 +388,5 @@ class Intake:
 
     def _inspect(self, data: memoryview) -> None:
         """Judge the beginning of the upload before any of ``data`` is stored."""
-        if self._beginning is not None and not self._beginning.is_whole and data:
-            self._beginning.extend(data)
-            self._beginning.check()
-
-    def _extend_beginning(self, data: memoryview) -> None:
-        # Before the checksum is verified the bytes may be damaged, and damage is no reason to refuse the upload.
         if self._beginning is not None:
             self._beginning.extend(data)
-
-    def _check_beginning(self) -> None:
-        if self._beginning is not None:
-            self._beginning.check()

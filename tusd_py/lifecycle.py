@@ -15,6 +15,7 @@ from datetime import UTC, datetime
 
 from tusd_py.errors import (
     BodyTimedOut,
+    ConnectionLost,
     ContentRefused,
     ServerStopping,
     StorageFailed,
@@ -39,6 +40,8 @@ from tusd_py.upload import Upload
 logger = logging.getLogger("tusd_py")
 
 _STORAGE_TROUBLE = (StorageFull, StorageUnavailable, StorageFailed)
+_BROKEN_OFF = (UploadInterrupted, BodyTimedOut, ServerStopping, ConnectionLost)
+_PASSING_TROUBLE = (ServerStopping, BodyTimedOut, *_STORAGE_TROUBLE)
 
 
 def utc_now() -> datetime:
@@ -84,6 +87,10 @@ class Lifecycle:
         self._running: set[Intake] = set()
         self._is_stopping = False
 
+    def start(self) -> None:
+        """Take bodies again after ``stop``."""
+        self._is_stopping = False
+
     def stop(self) -> None:
         """End every running body, now and from now on: what was received is kept, and the answer is 503."""
         self._is_stopping = True
@@ -93,8 +100,8 @@ class Lifecycle:
     async def create(self, create: Create, body: Body) -> Upload:
         """Make a new upload, with the first bytes of it if the request has some; complete if that is all of it.
 
-        Where a body ends early because the server stops or the client falls silent, the upload is returned as far as
-        it came: the client learns its URL and goes on with an append.
+        Where a body ends early because the server stops, the client falls silent or the disk is full, the upload is
+        returned as far as it came: the client learns its URL and goes on with an append.
 
         Raises, and leaves nothing behind:
             UploadTooLarge, UploadOverrun: the length or the body is above what is accepted (413).
@@ -109,6 +116,8 @@ class Lifecycle:
         rules.check_create(create, self._limits)
         extension = self._media.check_name(create.metadata)
         verification = self._verification(create.checksum)
+        if verification is not None and not create.has_body:
+            verification.check()
         now = self._now()
         upload = await self._store.create(
             Upload(
@@ -123,18 +132,16 @@ class Lifecycle:
         _log("created", upload, length=upload.length)
         if not create.has_body and not upload.is_whole:
             return upload
-        try:
-            async with self._locks.hold(upload.id) as hold:
+        async with self._locks.hold(upload.id) as hold:
+            try:
                 return await self._receive(upload, upload.length, body, hold, verification)
-        except (ServerStopping, BodyTimedOut):
-            return await self._store.get(upload.id)
-        except (UploadInterrupted, ContentRefused):
-            # The one keeps what it has, the other has removed it.
-            raise
-        except UploadError as error:
-            _log("refused", upload, error=error.code)
-            await self._store.delete(upload.id)
-            raise
+            except UploadInterrupted:
+                raise
+            except UploadError as error:
+                left = await self._left_of(upload, error)
+                if left is None:
+                    raise
+                return left
 
     async def append(self, id: str, append: Append, body: Body) -> Upload:
         """Add bytes to an upload, and complete it with the last of them.
@@ -158,7 +165,8 @@ class Lifecycle:
             except (ContentRefused, UploadExpired):
                 raise
             except UploadError as error:
-                _log("refused", upload, error=error.code)
+                if not isinstance(error, _BROKEN_OFF):
+                    _log("refused", upload, error=error.code)
                 error.upload = await self._measured(upload)
                 raise
 
@@ -219,6 +227,15 @@ class Lifecycle:
         _log("expired", upload, offset=upload.offset)
         return upload
 
+    async def _left_of(self, upload: Upload, error: UploadError) -> Upload | None:
+        """Return what is left of a creation that ``error`` ended, ``None`` where it is nothing: then it is removed."""
+        if isinstance(error, _PASSING_TROUBLE):
+            left = await self._measured(upload)
+            if left is not None and (left.offset or not isinstance(error, _STORAGE_TROUBLE)):
+                return left
+        await self._remove_refused(upload, error)
+        return None
+
     async def _append(self, upload: Upload, append: Append, body: Body, hold: Hold) -> Upload:
         settled = rules.check_append(upload, append, self._limits, self._now())
         verification = self._verification(append.checksum)
@@ -251,8 +268,13 @@ class Lifecycle:
                     idle_timeout=self._body_idle_timeout,
                 )
                 offset = await self._take(intake, body, hold)
+        except _BROKEN_OFF as error:
+            _log("broken off", upload, reason=error.code, bytes=intake.received, offset=appender.offset)
+            raise
         except ContentRefused as error:
-            await self._remove_refused(upload, error)
+            if verification is None or verification.has_passed:
+                await self._remove_refused(upload, error)
+            # Otherwise it may be damage: what was stored before stays, and the right bytes may still come.
             raise
         received = replace(upload, offset=offset, length=length)
         if intake.received:

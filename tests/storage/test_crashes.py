@@ -95,24 +95,28 @@ async def play(store: DiskStore, act: Act, witness: Witness) -> None:
 
 
 def ended_everywhere(folder: Path, act: Act, level: Fsync) -> Iterator[tuple[Path, Power, Witness]]:
-    """Give, for each call at which the process can end, the folder that it leaves and what was told until then."""
+    """Give, for each call at which the process can end, the folder that it leaves and what was told until then.
+
+    The last time it ends after all of them, when everything was told.
+    """
     for at in count():
         uploads = folder / str(at)
         witness, power = Witness(), Power(at)
         with power.on(), suppress(Ended):
             asyncio.run(play(DiskStore(uploads, fsync=level, boot_id="first boot"), act, witness))
+        yield uploads, power, witness
         if not power.is_off:
             assert witness.done
             assert at > 3
             return
-        yield uploads, power, witness
 
 
 async def found(store: DiskStore) -> Upload | None:
     """Return the upload unless it is gone, or its data at least: then somebody was deleting it."""
     with suppress(UploadNotFound):
         upload = await store.get(ID)
-        return upload if store.data_path(ID) is not None else None
+        path = store.data_path(ID)
+        return upload if path is not None and path.suffix != ".json" else None
     return None
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import fcntl
+import json
 import os
 import re
 import stat
@@ -25,6 +26,7 @@ from tusd_py.errors import (
     UploadError,
     UploadNotFound,
 )
+from tusd_py.storage import disk as disk_module
 from tusd_py.storage.base import Store
 from tusd_py.storage.disk import DiskStore
 from tusd_py.storage.faults import translated
@@ -118,11 +120,86 @@ def test_a_complete_upload_whose_data_was_taken_away_is_still_known(tmp_path: Pa
         assert found == replace(upload, written_at=NOW)
         with pytest.raises(UploadNotFound):
             await content(store, found)
-        assert store.data_path(ID) is None
+        # Something has to be locked all the same, or it could never be terminated.
+        assert store.data_path(ID) == tmp_path / "records" / f"{ID}.json"
         await store.delete(ID)
         assert not files(tmp_path)
 
     asyncio.run(scene())
+
+
+def test_a_finish_that_was_cut_short_behind_the_rename_is_ended_before_it_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The name in the folder was not durable; whoever is told of it may rely on it."""
+    synced: list[str] = []
+
+    def sync(path: str) -> None:
+        synced.append(path)
+        if synced.count(str(tmp_path)) == 1:
+            raise OSError(errno.EIO, "the disk is sick for a moment")
+
+    async def scene() -> None:
+        store = DiskStore(tmp_path)
+        upload = await stored(store, await store.create(new()), b"0123456789")
+        monkeypatch.setattr(disk_module, "sync_folder", sync)
+        with pytest.raises(StorageFailed):
+            await store.finish(replace(upload, completed_at=NOW))
+        assert (tmp_path / f"{ID}.mp4").exists()
+        assert (await store.get(ID)).is_complete
+        assert synced.count(str(tmp_path)) == 2
+        assert not list((tmp_path / "partial").iterdir())
+
+    asyncio.run(scene())
+
+
+def test_a_finish_that_was_cut_short_is_ended_by_a_look_at_the_list(tmp_path: Path) -> None:
+    async def scene() -> None:
+        store = DiskStore(tmp_path)
+        await completed(store)
+        left = tmp_path / "partial" / f"{ID}.json"
+        left.write_bytes((tmp_path / "records" / f"{ID}.json").read_bytes())
+        assert await ids(store.list()) == set()
+        assert not left.exists()
+
+    asyncio.run(scene())
+
+
+def test_a_record_with_a_time_that_no_calendar_has_makes_its_upload_unknown_and_no_other(tmp_path: Path) -> None:
+    async def scene() -> None:
+        store = DiskStore(tmp_path)
+        await store.create(new())
+        record = tmp_path / "partial" / f"{ID}.json"
+        text = json.loads(record.read_text())
+        record.write_text(json.dumps({**text, "created_at": "0001-01-01T00:00:00+23:00"}))
+        with pytest.raises(UploadNotFound):
+            await store.get(ID)
+        await store.create(new(OTHER, length=5))
+        assert await ids(store.list()) == {OTHER}
+
+    asyncio.run(scene())
+
+
+def test_a_file_that_its_consumer_shortened_was_complete_all_the_same(tmp_path: Path) -> None:
+    async def scene() -> None:
+        store = DiskStore(tmp_path)
+        upload = await completed(store)
+        (tmp_path / f"{ID}.mp4").write_bytes(b"012")
+        assert (await store.get(ID)).offset == upload.offset == upload.length
+
+    asyncio.run(scene())
+
+
+def test_a_length_that_is_declared_later_has_to_fit_as_well(mounted: Callable[[str], Path]) -> None:
+    folder = mounted("size=1m")
+
+    async def scene(store: DiskStore) -> None:
+        upload = await store.create(new(length=None))
+        with pytest.raises(StorageFull):
+            await store.save(replace(upload, length=10_000_000))
+        assert (await store.get(ID)).length is None
+
+    asyncio.run(scene(DiskStore(folder / "uploads")))
 
 
 def test_finishing_never_overwrites_a_file_and_can_be_repeated_when_it_is_gone(tmp_path: Path) -> None:
@@ -568,7 +645,7 @@ def test_an_upload_on_a_full_disk_keeps_what_fitted_and_goes_on_once_there_is_ro
         assert await ids(store.list()) == {ID}
         ballast.unlink()
         upload = await stored(store, upload, data[told:])
-        upload = await store.finish(replace(upload, completed_at=NOW))
+        upload = await store.finish(replace(upload, length=len(data), completed_at=NOW))
         assert await content(store, upload) == data
 
     asyncio.run(scene(DiskStore(folder / "uploads")))
@@ -617,6 +694,8 @@ def test_a_length_that_does_not_fit_beside_the_other_claims_is_refused_at_once(
         # Bytes that arrived are no longer claimed, and what is gone claims nothing.
         await stored(store, await store.get(ID), bytes(600_000))
         await store.delete(OTHER)
+        nonlocal seconds
+        seconds = 1.0
         await store.create(new(OTHER, length=200_000))
 
     asyncio.run(scene(DiskStore(folder / "uploads", space_reserve=100_000, monotonic=lambda: seconds)))

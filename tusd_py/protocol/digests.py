@@ -135,6 +135,8 @@ def build_checksum(checksum: Checksum) -> str:
 class Verification:
     """The digest of a request's content as it arrives, to be held against what was announced.
 
+    ``has_passed`` tells whether ``check`` found them equal.
+
     Raises:
         BadRequest: the algorithm is not known here, or the digest cannot be one of it; both before a byte is read.
     """
@@ -144,6 +146,7 @@ class Verification:
         if start is None:
             raise _bad_checksum(f"names an algorithm that is not known here; use one of {', '.join(known)}")
         self._digest = start()
+        self.has_passed = False
         self._expected = checksum.digest
         if len(self._expected) != self._digest.digest_size:
             raise _bad_checksum(f"does not hold a {checksum.algorithm} digest of {self._digest.digest_size} bytes")
@@ -156,6 +159,7 @@ class Verification:
         """Raise ``ChecksumMismatch`` unless what was counted in has the announced digest."""
         if not hmac.compare_digest(self._digest.digest(), self._expected):
             raise ChecksumMismatch
+        self.has_passed = True
 
 
 def _bad_checksum(trouble: str) -> BadRequest:

@@ -72,10 +72,13 @@ class DiskAppender(Appender):
         if self._data is not None:
             await self._threads.run(self._discard)
 
+    @property
+    def is_open(self) -> bool:
+        """Whether bytes were written that were neither committed nor discarded."""
+        return self._data is not None
+
     async def leave(self) -> None:
-        """End the append as the contract says for one that was not committed; nothing is done after ``commit``."""
-        if self._data is None:
-            return
+        """End an open append as the contract says for one that was not committed."""
         if not self._verified:
             await self.discard()
             return
@@ -109,16 +112,13 @@ class DiskAppender(Appender):
     def _commit(self, data: Buffer) -> None:
         self._write(data)
         assert self._data is not None
-        if self._sync_commits:
-            self._data.checkpoint(self.offset)
-        self._data.lift()
+        self._data.commit(durable=self._sync_commits)
         self._close()
 
     def _keep(self) -> None:
         assert self._data is not None
         try:
-            if self._sync_commits:
-                self._data.checkpoint(self.offset)
+            self._data.commit(durable=self._sync_commits)
         finally:
             self._close()
 

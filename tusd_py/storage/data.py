@@ -102,6 +102,18 @@ class UnfinishedData:
         if self._surroundings.durable:
             self._note(floor=end, ceiling=self._bounds.ceiling, durable=True)
 
+    def commit(self, *, durable: bool) -> None:
+        """Let every byte written count, and with ``durable`` also after a loss of power.
+
+        One write says both at once: a slot on the disk that lifts the ceiling but not the floor, or the floor but not
+        the ceiling, would take back what was acknowledged.
+        """
+        if durable:
+            self.sync()
+            self._note(floor=self.end, ceiling=None, durable=True)
+        else:
+            self.lift()
+
     def lift(self) -> None:
         """Let every byte written count: this one write is the commit of an append that was not verified."""
         if self._bounds.ceiling is not None:

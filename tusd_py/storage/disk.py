@@ -13,6 +13,7 @@ How sure bytes are before they are acknowledged is a choice, ``fsync``:
 
 from __future__ import annotations
 
+import logging
 import os
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Sequence
@@ -25,6 +26,7 @@ from typing import Literal
 
 import aiofiles
 
+from tusd_py.cancellation import outlast
 from tusd_py.errors import OffsetMismatch, StorageFailed, UploadNotFound
 from tusd_py.storage.appender import DiskAppender
 from tusd_py.storage.base import Appender, Store
@@ -37,6 +39,8 @@ from tusd_py.storage.record import Record, read_record, write_record
 from tusd_py.storage.space import Space
 from tusd_py.storage.threads import Threads
 from tusd_py.upload import Upload, is_id
+
+logger = logging.getLogger("tusd_py")
 
 Fsync = Literal["never", "completion", "request"]
 
@@ -106,7 +110,8 @@ class DiskStore(Store):
         try:
             yield appender
         finally:
-            await appender.leave()
+            if appender.is_open:
+                await outlast(appender.leave())
 
     async def finish(self, upload: Upload) -> Upload:
         return await self._threads.run(self._finish, upload)
@@ -134,7 +139,7 @@ class DiskStore(Store):
         await self._threads.run(self._delete, id)
 
     async def list(self, *, complete: bool = False) -> AsyncIterator[Upload]:
-        find = self._find_complete if complete else self._find_unfinished
+        find = self._find_complete if complete else self._find_listed
         ids = _ids_of_records(self._layout.records if complete else self._layout.partial)
         while (found := await self._threads.run(_found_next, ids, find)) is not None:
             for upload in found:
@@ -153,8 +158,9 @@ class DiskStore(Store):
         record = read_record(self._layout.complete_record(id), id)
         if record is None:
             return None
+        # Whoever the folder is for may have taken the data away; the record can still be terminated.
         data = self._layout.complete_data(id, record.extension)
-        return Path(data) if stat_regular(data) is not None else None
+        return Path(data if stat_regular(data) is not None else self._layout.complete_record(id))
 
     @property
     def folder(self) -> Path:
@@ -202,9 +208,19 @@ class DiskStore(Store):
 
     def _get(self, id: str) -> Upload:
         # In this order, because uploads move in this order.
-        upload = self._find_unfinished(id) or self._find_complete(id)
+        upload = self._find_unfinished(id) or self._find_ended(id)
         if upload is None:
             raise UploadNotFound
+        return upload
+
+    def _find_ended(self, id: str) -> Upload | None:
+        """Return a complete upload; if its ``finish`` was cut short after the rename, once the rest of it is done.
+
+        Until then it must not be told as complete: its name in the folder may not be durable.
+        """
+        upload = self._find_complete(id)
+        if upload is not None and os.path.lexists(self._layout.record(id)):
+            self._end_finish(id)
         return upload
 
     def _find_unfinished(self, id: str) -> Upload | None:
@@ -219,21 +235,33 @@ class DiskStore(Store):
         offset = bounds.offset(data.st_size, self._surroundings.boot_id)
         return record.upload(offset=offset, written_at=_written_at(data))
 
+    def _find_listed(self, id: str) -> Upload | None:
+        """Return an unfinished upload, ``None`` when it cannot be read; ends a ``finish`` that was cut short."""
+        try:
+            upload = self._find_unfinished(id)
+            if upload is None:
+                self._find_ended(id)
+        except OSError as error:
+            # One bad record is no reason not to see the others.
+            logger.warning("upload %s is left out: %s", id, error.strerror)
+            return None
+        return upload
+
     def _find_complete(self, id: str) -> Upload | None:
         record = read_record(self._layout.complete_record(id), id)
         # A record whose data has not been renamed is that of a ``finish`` that was cut short: not complete yet.
         if record is None or record.completed_at is None or stat_regular(self._layout.data(id)) is not None:
             return None
-        data = stat_regular(self._layout.complete_data(id, record.extension))
-        if data is None:
-            # Whoever the folder is for has taken the data away. The upload was complete all the same.
-            return record.upload(offset=record.length or 0, written_at=record.completed_at.astimezone(UTC))
-        return record.upload(offset=data.st_size, written_at=_written_at(data))
+        # The data belongs to whoever the folder is for: moved, or shortened, it was complete all the same.
+        return record.upload(offset=record.length or 0, written_at=record.completed_at)
 
     def _save(self, upload: Upload) -> None:
         layout, id, durable = self._layout, upload.id, self._fsync == "request"
-        if stat_regular(layout.record(id)) is None or stat_regular(layout.data(id)) is None:
+        known = self._find_unfinished(id)
+        if known is None:
             raise UploadNotFound  # a record must not bring a removed upload back
+        if known.length is None and upload.length is not None:
+            self._space.claim(upload.length - known.offset)
         write_record(Record.of(upload), layout.record(id), temporary=layout.temporary(id), durable=durable)
         if durable:
             sync_folder(layout.partial)
@@ -268,10 +296,14 @@ class DiskStore(Store):
         upload = self._find_complete(id)
         if upload is None:
             raise UploadNotFound
+        self._end_finish(id)
+        return upload
+
+    def _end_finish(self, id: str) -> None:
         if self._fsync != "never":
             sync_folder(self._layout.folder)
-        self._remove_unfinished(id)
-        return upload
+        with suppress(OSError):  # leftovers now, and no reason to deny what is complete
+            self._remove_unfinished(id)
 
     def _delete(self, id: str) -> None:
         if not is_id(id):
@@ -296,7 +328,7 @@ class DiskStore(Store):
     def _claims(self) -> int:
         claims = 0
         for id in _ids_of_records(self._layout.partial):
-            upload = self._find_unfinished(id)
+            upload = self._find_listed(id)
             if upload is not None and upload.length is not None:
                 claims += max(0, upload.length - upload.offset)
         return claims

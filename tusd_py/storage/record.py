@@ -10,7 +10,7 @@ import os
 from datetime import UTC, datetime
 from typing import Annotated, Literal
 
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field, ValidationError
 
 from tusd_py.errors import BadRequest, StorageFailed, UploadNotFound
 from tusd_py.protocol.fields import parse_metadata
@@ -23,6 +23,9 @@ MAX_RECORD = 256 * 1024  # bytes; a head of the largest accepted size makes a re
 EXTENSION_GRAMMAR = r"^(\.[A-Za-z0-9_-]{1,32}){0,2}$"
 
 
+Moment = Annotated[AwareDatetime, AfterValidator(lambda moment: moment.astimezone(UTC))]
+
+
 class Record(BaseModel):
     """The recorded attributes of an ``Upload``; times are aware, ``metadata`` is the header field as received."""
 
@@ -30,11 +33,11 @@ class Record(BaseModel):
 
     version: Literal[1] = 1
     id: str
-    created_at: AwareDatetime
+    created_at: Moment
     length: Annotated[int, Field(ge=0, lt=2**63)] | None
     metadata: str
     extension: Annotated[str, Field(pattern=EXTENSION_GRAMMAR)]
-    completed_at: AwareDatetime | None
+    completed_at: Moment | None
 
     @classmethod
     def of(cls, upload: Upload) -> Record:
@@ -66,11 +69,11 @@ class Record(BaseModel):
         """
         return Upload(
             id=self.id,
-            created_at=self.created_at.astimezone(UTC),
+            created_at=self.created_at,
             length=self.length,
             metadata=parse_metadata(self.metadata),
             extension=self.extension,
-            completed_at=self.completed_at and self.completed_at.astimezone(UTC),
+            completed_at=self.completed_at,
             offset=offset,
             written_at=written_at,
         )
@@ -91,7 +94,7 @@ def read_record(path: str, id: str) -> Record | None:
     try:
         record = Record.model_validate_json(content)
         parse_metadata(record.metadata)
-    except (ValidationError, BadRequest):
+    except (ValidationError, BadRequest, OverflowError):
         return None
     return record if record.id == id else None
 

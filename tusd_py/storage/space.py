@@ -9,6 +9,7 @@ from collections.abc import Callable
 from tusd_py.errors import StorageFull
 
 FRESH_SECONDS = 5.0  # for how long the claims that were added up may answer for those on the disk
+REFUSING_SECONDS = 1.0  # for how long they may be the reason for a no: many hopeless creations cost one look a second
 
 
 class Space:
@@ -16,8 +17,9 @@ class Space:
 
     The claims are added up once in a while, not at each creation; what is created meanwhile is added to them. So
     they are mostly too high, because bytes that arrive are counted twice. A yes may therefore come from the old sum,
-    a no only from a new one. Uploads that another process creates within those seconds are not seen, and neither is
-    anything that is no upload: this spares clients a hopeless start, it does not promise them the room.
+    a no only from one that is new, or nearly so. Uploads that another process creates within those seconds are not
+    seen, and neither is anything that is no upload: this spares clients a hopeless start, it does not promise them
+    the room.
     """
 
     def __init__(self, folder: str, *, reserve: int, add_up: Callable[[], int], monotonic: Callable[[], float]) -> None:
@@ -46,21 +48,17 @@ class Space:
         if not length:
             return
         with self._lock:
-            if not self._is_fresh:
-                self._renew()
+            self._renew_after(FRESH_SECONDS)
             if not self._fits(length):
-                self._renew()
+                self._renew_after(REFUSING_SECONDS)
                 if not self._fits(length):
                     raise StorageFull
             self._claimed += length
 
-    @property
-    def _is_fresh(self) -> bool:
-        return self._added_up_at is not None and self._monotonic() - self._added_up_at < FRESH_SECONDS
-
-    def _renew(self) -> None:
-        self._claimed = self._add_up()
-        self._added_up_at = self._monotonic()
+    def _renew_after(self, seconds: float) -> None:
+        if self._added_up_at is None or self._monotonic() - self._added_up_at >= seconds:
+            self._claimed = self._add_up()
+            self._added_up_at = self._monotonic()
 
     def _fits(self, length: int) -> bool:
         status = os.statvfs(self._folder)

@@ -8,7 +8,10 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import ParamSpec, TypeVar
 
+from tusd_py.cancellation import outlast
 from tusd_py.storage.faults import translated
+
+MOST_THREADS = 32
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -21,7 +24,7 @@ class Threads:
     """
 
     def __init__(self, count: int | None = None) -> None:
-        """Use at most ``count`` threads; ``None`` lets the standard library choose by the number of processors."""
+        """Use at most ``count`` threads, ``None`` for as many as it takes that some slow syncs do not keep all."""
         self._count = count
         self._pool: ThreadPoolExecutor | None = None
 
@@ -29,7 +32,7 @@ class Threads:
     def pool(self) -> ThreadPoolExecutor:
         """The pool itself, for libraries that want to be given one."""
         if self._pool is None:
-            self._pool = ThreadPoolExecutor(self._count, thread_name_prefix="tusd-py-disk")
+            self._pool = ThreadPoolExecutor(self._count or MOST_THREADS, thread_name_prefix="tusd-py-disk")
         return self._pool
 
     def close(self) -> None:
@@ -49,19 +52,9 @@ class Threads:
     async def outcome(self, future: asyncio.Future[T]) -> T:
         """Wait for a function that was started, errors of the system translated.
 
-        A thread cannot be stopped. So a caller that is cancelled meanwhile learns of it only when the thread is
-        through: otherwise bytes could land in an upload whose lock was let go already.
+        A caller that is cancelled meanwhile learns of it only when the thread is through.
         """
-        cancelled: asyncio.CancelledError | None = None
-        while not future.done():
-            try:
-                await asyncio.wait([future])
-            except asyncio.CancelledError as error:
-                cancelled = error
-        if cancelled is not None:
-            future.exception()  # looked at, so that nobody complains that it was not
-            raise cancelled
         try:
-            return future.result()
+            return await outlast(future)
         except OSError as error:
             raise translated(error) from error
