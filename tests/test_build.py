@@ -29,7 +29,7 @@ def ask(app: TusApp, method: str, path: str, fields: Mapping[str, str]) -> tuple
         answer.update(message)
 
     async def exchange() -> None:
-        lines = [(name.encode(), value.encode()) for name, value in fields.items()]
+        lines = [(name.encode(), value.encode()) for name, value in {"host": "a", **fields}.items()]
         scope = {"type": "http", "http_version": "1.1", "method": method, "path": path, "headers": lines}
         try:
             await app(scope, receive, send)

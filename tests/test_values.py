@@ -105,9 +105,15 @@ def test_other_durations_are_refused_with_an_example(written: object) -> None:
         values.parse_duration(written)
 
 
-@pytest.mark.parametrize("written", [None, 0, "0", "none", "None", "OFF", " off ", "", "0B", "0.0", "0MiB"])
+@pytest.mark.parametrize("written", [None, 0, "0", "none", "None", "OFF", " off ", "0B", "0.0", "0MiB"])
 def test_a_limit_is_switched_off_by_nothing_in_any_words(written: object) -> None:
     assert values.or_none(values.parse_size)(written) is None
+
+
+def test_a_limit_is_not_switched_off_by_an_empty_text() -> None:
+    """That is what a shell makes of a variable that is not set."""
+    with pytest.raises(ValueError, match="no size"):
+        values.or_none(values.parse_size)("")
 
 
 def test_a_limit_that_is_not_switched_off_is_parsed() -> None:

@@ -123,6 +123,8 @@ def sweep(*, dry_run: bool, **flags: object) -> None:
         raise click.ClickException(f"{settings.upload_dir} cannot be swept: {error.__cause__ or error}") from None
     for line in _report(swept, dry_run=dry_run):
         click.echo(line)
+    if swept.failed:
+        raise click.ClickException(f"{len(swept.failed)} uploads could not be removed; the log above says why")
 
 
 def _serve(settings: Settings, listener: socket.socket, announce: Callable[[], None]) -> None:
@@ -137,7 +139,8 @@ def _serve(settings: Settings, listener: socket.socket, announce: Callable[[], N
 
     crew = Crew(
         count=settings.workers,
-        command=(sys.executable, "-m", "tusd_py", "worker"),
+        # -P: a module that lies in the current folder is not to be run in the place of one of ours.
+        command=(sys.executable, "-P", "-m", "tusd_py", "worker"),
         order=settings.model_dump_json(),
         shutdown_timeout=settings.shutdown_timeout_seconds,
     )

@@ -17,7 +17,7 @@ from urllib.parse import urlsplit
 from tusd_py.media import MediaRules
 
 # How a limit is switched off.
-NO_LIMIT = frozenset({"", "0", "none", "off"})
+NO_LIMIT = frozenset({"0", "none", "off"})
 
 NUMBER = r"[0-9]{1,18}(?:\.[0-9]{1,9})?"
 
@@ -147,7 +147,7 @@ def parse_field_names(value: object) -> tuple[str, ...]:
 
 def parse_public_url(value: object) -> str | None:
     """Return a URL that a path can follow: without a slash at its end; ``None`` for none."""
-    if value is None or value in NO_LIMIT:
+    if value is None or value == "" or value in NO_LIMIT:
         return None
     if not isinstance(value, str) or not _is_url(value):
         raise ValueError(f"{value!r} is no URL that a path can follow; write one such as https://uploads.example.org")

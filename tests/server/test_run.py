@@ -187,6 +187,18 @@ def test_workers_end_with_a_parent_that_is_killed(uploads: Path) -> None:
         assert not alive
 
 
+def test_workers_run_nothing_that_lies_in_the_current_folder(
+    uploads: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for module in ("click", "puremagic", "uvicorn", "json"):
+        (tmp_path / f"{module}.py").write_text("raise SystemExit('planted')")
+    code = "import sys; sys.path.remove(''); from tusd_py.cli import main; main()"
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("tests.server_process.program", lambda *flags: [sys.executable, "-c", code, *flags])
+    with ServerProcess(uploads, "--workers", "2") as server:
+        assert Server(server.port).ask("OPTIONS", "/files/").status == 204
+
+
 def test_workers_that_never_start_are_an_error() -> None:
     crew = Crew(count=2, command=(sys.executable, "-c", "pass"), order="{}", shutdown_timeout=1)
     with listen("127.0.0.1", 0) as listener, pytest.raises(CannotServe, match="could not be started"):

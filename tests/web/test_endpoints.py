@@ -380,6 +380,7 @@ def test_a_download_cannot_run_anything(server: Server) -> None:
     server.append(path, 0, b"<b")
     answer = server.ask("GET", path)
     assert answer.body == b"<b"
+    assert answer.fields["tus-resumable"] == "1.0.0"
     assert answer.fields["content-type"] == "application/octet-stream"
     assert answer.fields["x-content-type-options"] == "nosniff"
     assert answer.fields["content-disposition"] == (

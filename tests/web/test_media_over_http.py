@@ -99,6 +99,19 @@ def test_random_bytes_pass_where_nothing_speaks_against_them(media_server: Serve
     assert media_server.append(path, 0, content).status == 204
 
 
+def test_foreign_content_with_a_checksum_is_refused_long_before_its_end(media_server: Server) -> None:
+    """It may be damage, so the upload stays; but nobody has to send all of it to learn that."""
+    path = media_server.create(name("a.mp3"), length=1_000_000_000)
+    with media_server.connect() as connection:
+        checksum = f"Upload-Checksum: sha1 {b64encode(bytes(20)).decode()}"
+        connection.send(
+            f"PATCH {path} HTTP/1.1\r\nHost: x\r\n{APPEND}Upload-Offset: 0\r\n{checksum}\r\n"
+            "Content-Length: 1000000000\r\n\r\n"
+        ).send(PDF + bytes(300_000))
+        assert connection.answer().status == 415
+    assert media_server.offset(path) == 0
+
+
 def test_damaged_content_is_a_wrong_checksum_and_not_a_wrong_file(media_server: Server) -> None:
     path = media_server.create(name("a.mp3"), length=len(PDF))
     wrong = f"Upload-Checksum: sha1 {b64encode(bytes(20)).decode()}\r\n"

@@ -84,6 +84,10 @@ class Dialect(ABC):
         """Say how far ``upload`` is, and what is known of it."""
 
     @abstractmethod
+    def downloaded(self, head: Reply) -> Reply:
+        """Return the head of a download, which is no part of the dialect, as an answer in it."""
+
+    @abstractmethod
     def terminated(self) -> Reply:
         """Say that the upload is gone."""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from tusd_py.errors import (
     BadRequest,
@@ -123,6 +124,10 @@ class Tus(Dialect):
         )
         described = [("Upload-Metadata", upload.metadata.field)] if upload.metadata.field else []
         return Reply(200, (_VERSION_FIELD, _NO_STORE, *self._progress(upload), length, *described))
+
+    def downloaded(self, head: Reply) -> Reply:
+        """Source: tus 1.0.0, Tus-Resumable: in every response."""
+        return replace(head, fields=(_VERSION_FIELD, *head.fields))
 
     def terminated(self) -> Reply:
         """Source: tus 1.0.0, Termination: 204."""

@@ -87,7 +87,6 @@ class _Supervisor:
             is_ready = await self._run_worker(start)
             if self._stopping.is_set():
                 return
-            logger.error("a worker process ended unexpectedly, another one takes its place")
             if not is_ready:
                 await self._pause()
 
@@ -99,8 +98,11 @@ class _Supervisor:
             assert process.stdout is not None
             is_ready = bool(await process.stdout.readline())
             _tell(start, is_ready)
-            await process.wait()
+            code = await process.wait()
             self._workers.discard(process)
+            if not self._stopping.is_set():
+                # A negative code is the number of a signal.
+                logger.error("worker process %d ended with code %d, another one takes its place", process.pid, code)
         except OSError as error:
             logger.error("no worker process can be started: %s", error)
         finally:

@@ -130,6 +130,7 @@ class Application:
                 return
             await self._store.open()
             await self._locks.open()
+            self._lifecycle.start()
             self._sweeping = loop.create_task(self._sweep())
             self._loop = loop
 

@@ -28,8 +28,6 @@ Endpoint = Callable[[Exchange, str], Awaitable[Reply | None]]
 class Unexplained(UploadError):
     """Our fault. The cause is in the log, under the ``incident`` that the client is told."""
 
-    closes = True
-
     def __init__(self, *, incident: str) -> None:
         super().__init__(f"something went wrong here; ask the operator about incident {incident}")
 
@@ -56,7 +54,6 @@ class Endpoints:
         try:
             reply = await self._respond(exchange)
         except ConnectionLost:
-            logger.info("connection lost in the middle of a body")
             return
         except Exception as error:
             if exchange.has_started:
@@ -109,7 +106,7 @@ class Endpoints:
 
     async def _download(self, exchange: Exchange, id: str) -> None:
         upload, chunks = await self._lifecycle.read(id)
-        await exchange.stream(build_head(upload), chunks)
+        await exchange.stream(self._dialect.downloaded(build_head(upload)), chunks)
 
     def _location(self, exchange: Exchange, id: str) -> str:
         path = self._base_path + id
@@ -123,5 +120,6 @@ def _explained(error: Exception) -> UploadError:
         logger.error("incident %s", incident, exc_info=error)
         return Unexplained(incident=incident)
     if error.__cause__ is not None:
-        logger.error("%s: %s", error.code, error.__cause__, exc_info=error)
+        # What the disk does in its ordinary course needs no stack to be understood.
+        logger.error("%s: %s", error.code, error.__cause__, exc_info=error if error.status == 500 else None)
     return error

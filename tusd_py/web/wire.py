@@ -5,12 +5,12 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import AsyncGenerator
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from urllib.parse import quote
 
 from starlette.types import Message, Receive, Scope, Send
 
-from tusd_py.errors import BadRequest, ConnectionLost, HeadTooLarge
+from tusd_py.errors import BadRequest, ConnectionLost, HeadTooLarge, UnsupportedCoding
 from tusd_py.intake import Body, Intake
 from tusd_py.protocol.fields import Fields, parse_number
 from tusd_py.protocol.messages import Reply
@@ -22,9 +22,6 @@ MAX_HEAD = 64 * 1024
 # the client lose the answer. So we go on reading for so many seconds and bytes, and drop what comes.
 DRAIN_SECONDS = 2.0
 DRAIN_BYTES = 64 * 1024 * 1024
-
-# What a server may hold of a body that nobody reads. Who sends faster than we store is not read on for that.
-ARRIVED_BYTES = 1024 * 1024
 
 # Host = uri-host [ ":" port ] (RFC 9110, 7.2), of which we take names, IPv4 and bracketed IPv6 addresses.
 _HOST = re.compile(r"(?:[A-Za-z0-9._~-]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]{1,5})?")
@@ -47,19 +44,6 @@ class RequestBody(Body):
             # Servers tell a cut as a disconnect; one that ends the body instead is not to be taken for the end.
             raise ConnectionLost
 
-    async def feed_arrived(self, intake: Intake) -> bool:
-        """Put what the server has at hand into ``intake``, and no more than a server holds for one request."""
-        until = self._received + ARRIVED_BYTES
-        try:
-            while not self.is_read and self._received < until:
-                # Runs out only where `receive` has to wait.
-                async with asyncio.timeout(0):
-                    message = await self._next()
-                await self._hand_over(message, intake)
-        except (TimeoutError, ConnectionLost):
-            return False
-        return self.is_read and self._received == (self._received if self.size is None else self.size)
-
     async def _hand_over(self, message: Message, intake: Intake) -> None:
         chunk: bytes = message.get("body", b"")
         self._received += len(chunk)
@@ -76,6 +60,12 @@ class RequestBody(Body):
                     dropped += len((await self._next()).get("body", b""))
         except (TimeoutError, ConnectionLost):
             return
+
+    async def until_left(self) -> None:
+        """Wait until the client is gone; whatever it still sends is dropped."""
+        with suppress(ConnectionLost):
+            while True:
+                await self._next()
 
     async def _next(self) -> Message:
         message = await self._receive()
@@ -112,10 +102,12 @@ class Exchange:
         """Refuse heads that are too large, and a body whose length is told in two ways.
 
         Raises:
-            HeadTooLarge, BadRequest: the latter also for a length that is no number. Source: RFC 9112, 6.1 and 6.3.
+            HeadTooLarge, BadRequest, UnsupportedCoding: the second also for a length that is no number, and for no
+                host or a strange one. Source: RFC 9112, 3.2, 6.1 and 6.3.
         """
         if sum(len(name) + len(value) for name, value in self._scope["headers"]) > MAX_HEAD:
             raise HeadTooLarge(maximum=MAX_HEAD)
+        self._check_host()
         self.body.size = self._body_size()
         self.body.is_read = self.body.size == 0
 
@@ -144,15 +136,21 @@ class Exchange:
     async def stream(self, reply: Reply, chunks: AsyncGenerator[bytes, None]) -> None:
         """Send ``reply`` with a body in chunks; its fields say the length.
 
-        The first chunk is there before the answer begins, so that content that is gone is still told as such.
+        The first chunk is there before the answer begins, so that content that is gone is still told as such. Nothing
+        is read for a client that is gone, or that asked for the head alone.
         """
-        async with aclosing(chunks):
-            chunk = await anext(chunks, b"")
-            await self._start(reply.status, list(reply.fields))
-            while chunk:
-                await self._send({"type": "http.response.body", "body": chunk, "more_body": True})
+        leaving = asyncio.create_task(self.body.until_left())
+        try:
+            async with aclosing(chunks):
                 chunk = await anext(chunks, b"")
-        await self._send({"type": "http.response.body", "body": b""})
+                await self._start(reply.status, list(reply.fields))
+                while chunk and self._scope["method"] != "HEAD" and not leaving.done():
+                    await self._send({"type": "http.response.body", "body": chunk, "more_body": True})
+                    chunk = await anext(chunks, b"")
+            if not leaving.done():
+                await self._send({"type": "http.response.body", "body": b""})
+        finally:
+            leaving.cancel()
 
     async def _start(self, status: int, fields: list[tuple[str, str]]) -> None:
         self._has_started = True
@@ -161,18 +159,27 @@ class Exchange:
 
     def _body_size(self) -> int | None:
         """Return the length of the body, 0 where there is none, ``None`` where only its end will tell."""
-        is_chunked = "transfer-encoding" in self.fields
+        coding = self.fields.combined("transfer-encoding")
+        is_chunked = coding is not None
         length = self.fields.single("content-length")
         if is_chunked and length is not None:
             raise BadRequest("ERR_INVALID_CONTENT_LENGTH", "Content-Length and Transfer-Encoding exclude each other")
+        if coding is not None and (coding.lower() != "chunked" or self._scope.get("http_version") == "1.0"):
+            raise UnsupportedCoding
         if length is not None:
             return parse_number(length, field="Content-Length", code="ERR_INVALID_CONTENT_LENGTH")
         # From HTTP/2 on the framing needs no field, and a body may come without its length.
         return 0 if self._is_http_1 and not is_chunked else None
 
+    def _check_host(self) -> None:
+        host = self.fields.single("host")
+        if host is None and self._scope.get("http_version", "1.1") != "1.1":
+            return
+        if _HOST.fullmatch(host or "") is None:
+            raise BadRequest("ERR_INVALID_HOST", "Host is missing or malformed; send the name of this server in it")
+
     def _host(self) -> str:
-        lines = [value for name, value in self._scope["headers"] if name == b"host"]
-        host = lines[0].decode("latin-1") if len(lines) == 1 else ""
+        host = self.fields.single("host") or ""
         if _HOST.fullmatch(host):
             return host
         address, port = self._scope.get("server") or ("localhost", None)
