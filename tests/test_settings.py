@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tusd_py.settings import InvalidSettings, Knobs, Setting, Settings, describe_settings
+from tusd_py.settings import InvalidSettings, Knobs, Setting, Settings, default_folder, describe_settings
 
 PAGE = Path(__file__).parents[1] / "docs" / "settings.md"
 
@@ -49,6 +49,13 @@ def test_the_defaults_are_those_that_matter() -> None:
     )
     assert (settings.sniff, settings.fsync, settings.base_path) == ("lenient", "completion", "/files/")
     assert (settings.host, settings.port, settings.workers) == ("127.0.0.1", 8080, 1)
+
+
+def test_there_is_a_default_folder_also_where_nothing_can_be_written(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", None)
+    monkeypatch.setattr(tempfile, "_candidate_tempdir_list", lambda: ["/proc/no/such/folder"])
+    monkeypatch.setenv("TMPDIR", "/somewhere")
+    assert default_folder() == Path("/somewhere/tusd_py_uploads")
 
 
 def test_a_keyword_counts_more_than_a_variable_and_a_variable_more_than_the_default(

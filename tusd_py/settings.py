@@ -103,6 +103,16 @@ class Knobs(TypedDict, total=False):
     log_level: LogLevel
 
 
+def default_folder() -> Path:
+    """Return where uploads are kept when nobody says so: a folder below the temporary one of the system."""
+    try:
+        parent = tempfile.gettempdir()
+    except FileNotFoundError:
+        # It tries to write, and finds no place on a disk that is full or read-only. Another folder may be set.
+        parent = os.environ.get("TMPDIR") or "/tmp"  # noqa: S108 (only a name here; the store makes its folder 0700)
+    return Path(parent, "tusd_py_uploads")
+
+
 def _knob(default: object, help: str) -> Any:
     # A default is written as people write values and read like them, so that the help can show it as it stands.
     return Field(default, description=help, validate_default=True)
@@ -123,9 +133,7 @@ class Settings(BaseSettings):
         frozen=True,
     )
 
-    upload_dir: Folder = _knob(
-        Path(tempfile.gettempdir(), "tusd_py_uploads"), "Where uploads are kept; made if it is missing."
-    )
+    upload_dir: Folder = _knob(default_folder(), "Where uploads are kept; made if it is missing.")
     max_file_size: SizeLimit = _knob("5GiB", "The largest upload that is accepted; 0: no limit.")
     chunk_size: SlabSize = _knob("1MiB", "The largest buffer of one upload between network and storage.")
     buffer_memory: SlabSize = _knob("64MiB", "What the buffers of all uploads in one process hold together.")
