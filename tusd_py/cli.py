@@ -156,6 +156,7 @@ def _plan(settings: Settings) -> Plan:
         base_path=settings.base_path,
         root_path=settings.root_path,
         shutdown_timeout=settings.shutdown_timeout_seconds,
+        head_timeout=settings.head_timeout_seconds,
     )
 
 

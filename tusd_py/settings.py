@@ -93,6 +93,7 @@ class Knobs(TypedDict, total=False):
     port: int
     workers: int
     lock_timeout_seconds: DurationWords
+    head_timeout_seconds: DurationWords | None
     body_idle_timeout_seconds: DurationWords | None
     shutdown_timeout_seconds: DurationWords
     cors_allow_origins: ListWords
@@ -169,6 +170,9 @@ class Settings(BaseSettings):
     workers: Count = _knob(1, "How many processes serve.")
     lock_timeout_seconds: Duration = _knob(
         "20", "How long a request waits for another one that holds its upload, before it is answered 423."
+    )
+    head_timeout_seconds: DurationLimit = _knob(
+        "20", "How long a client may take to send the head of a request; 0: for ever."
     )
     body_idle_timeout_seconds: DurationLimit = _knob(
         "60", "How long a client may fall silent in the middle of a body; 0: for ever."

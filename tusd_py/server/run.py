@@ -15,6 +15,7 @@ import socket
 from collections.abc import Callable
 from dataclasses import dataclass
 from types import FrameType
+from typing import Literal
 
 import uvicorn
 
@@ -50,7 +51,8 @@ class Plan:
     """How an application is served.
 
     ``port`` 0 takes any free one, ``base_path`` is where uploads go, ``root_path`` is what a proxy in front has cut
-    off, and ``shutdown_timeout`` is how many seconds running requests have at the end.
+    off, and ``shutdown_timeout`` is how many seconds running requests have at the end. ``head_timeout`` is how many
+    seconds a client has for the head of a request, ``None`` for any.
     """
 
     host: str
@@ -58,6 +60,7 @@ class Plan:
     base_path: str
     root_path: str
     shutdown_timeout: float
+    head_timeout: float | None = 20.0
 
 
 class Server(uvicorn.Server):
@@ -75,6 +78,7 @@ class Server(uvicorn.Server):
             uvicorn.Config(
                 self._app,
                 interface="asgi3",
+                http=_protocol(plan.head_timeout),
                 lifespan="on",
                 ws="none",
                 log_config=None,
@@ -120,6 +124,15 @@ class Server(uvicorn.Server):
         """
         if self.server_state.tasks:
             await asyncio.wait(self.server_state.tasks, timeout=STORING)
+
+
+def _protocol(head_timeout: float | None) -> type[asyncio.Protocol] | Literal["h11"]:
+    try:
+        from tusd_py.server.protocol import LimitedProtocol
+    except ImportError:
+        # Only CPython has httptools. h11 counts the bytes of heads and chunks itself; it knows no deadline.
+        return "h11"
+    return type("Protocol", (LimitedProtocol,), {"head_timeout": head_timeout})
 
 
 def run(server: Server, listener: socket.socket) -> None:
