@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from tusd_py.errors import BadRequest, OffsetMismatch, UploadError, UploadExpired, UploadOverrun, UploadTooLarge
 from tusd_py.protocol import rules
-from tusd_py.protocol.fields import build_http_date, parse_http_date
+from tusd_py.protocol.fields import build_http_date, parse_http_date, parse_metadata
 from tusd_py.protocol.messages import Append, Create
 from tusd_py.protocol.rules import Limits
 from tusd_py.upload import Upload
@@ -67,6 +67,24 @@ def test_a_body_that_fits_into_the_upload_may_come_with_its_creation(length: int
 def test_a_body_that_is_known_not_to_fit_is_refused(length: int | None, size: int, error: type[UploadError]) -> None:
     with pytest.raises(error):
         rules.check_create(Create(length=length, has_body=True, size=size), LIMITS)
+
+
+@pytest.mark.parametrize(
+    ("metadata", "is_accepted"),
+    [
+        (f"key {'QUJD' * 8191}", True),
+        (f"key {'QUJD' * 8192}", False),
+        (",".join(f"key{n}" for n in range(500)), True),
+        (",".join(f"key{n}" for n in range(501)), False),
+    ],
+)
+def test_metadata_has_a_limit_far_above_what_clients_send(metadata: str, is_accepted: bool) -> None:
+    create = Create(length=1, metadata=parse_metadata(metadata))
+    if is_accepted:
+        rules.check_create(create, LIMITS)
+    else:
+        with pytest.raises(BadRequest, match="32768 bytes"):
+            rules.check_create(create, LIMITS)
 
 
 # Appends

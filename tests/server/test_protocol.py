@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
@@ -14,11 +13,11 @@ from tusd_py.server.protocol import MAX_FRAMING, MAX_HEAD
 HOST = "Host: x\r\n"
 
 
-@pytest.fixture
-def server(tmp_path: Path) -> Iterator[Server]:
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """A server that takes anything, and lets nobody take more than a fifth of a second for a head."""
     flags = ("--allowed-upload-extensions", "*", "--head-timeout-seconds", "200ms")
-    with ServerProcess(tmp_path / "uploads", *flags) as process:
+    with ServerProcess(tmp_path_factory.mktemp("uploads"), *flags) as process:
         yield Server(process.port)
 
 
@@ -88,7 +87,7 @@ def test_a_connection_on_which_nothing_comes_is_closed(server: Server) -> None:
         assert connection.is_ended_by_server()
 
 
-def test_the_deadline_of_a_head_is_none_for_what_follows_it(server: Server, tmp_path: Path) -> None:
+def test_the_deadline_of_a_head_is_none_for_what_follows_it(server: Server) -> None:
     path = server.create(length=10)
     with server.connect() as slow, server.connect() as other:
         slow.send(f"PATCH {path} HTTP/1.1\r\n{HOST}{APPEND}Upload-Offset: 0\r\nContent-Length: 10\r\n\r\n01234")
@@ -99,3 +98,40 @@ def test_the_deadline_of_a_head_is_none_for_what_follows_it(server: Server, tmp_
         with server.connect() as another:
             assert another.is_ended_by_server()
         assert slow.send(f"HEAD {path} HTTP/1.1\r\n{HOST}{TUS}\r\n").answer("HEAD").status == 200
+
+
+@pytest.mark.parametrize("protocol", ["h2c", "websocket"])
+def test_another_protocol_is_never_spoken(server: Server, protocol: str) -> None:
+    """The offer is ignored, as RFC 9110, 7.8, allows; the connection ends because the parser would."""
+    upgrade = f"{HOST}Connection: Upgrade\r\nUpgrade: {protocol}\r\n"
+    path = server.create(length=3)
+    with server.connect() as connection:
+        connection.send(f"HEAD {path} HTTP/1.1\r\n{upgrade}{TUS}\r\n")
+        answer = connection.answer("HEAD")
+        assert (answer.status, answer.fields["connection"]) == (200, "close")
+        assert connection.is_ended_by_server()
+    for framing, body in (
+        ("Content-Length: 3\r\n", "abc"),
+        ("Transfer-Encoding: chunked\r\n", "3\r\nabc\r\n0\r\n\r\n"),
+    ):
+        with server.connect() as connection:
+            connection.send(f"PATCH {path} HTTP/1.1\r\n{upgrade}{APPEND}Upload-Offset: 0\r\n{framing}\r\n{body}")
+            assert connection.answer().status == 400
+            assert connection.is_ended_by_server()
+    assert server.offset(path) == 0
+
+
+@pytest.mark.parametrize("target", ["x.example:443", "/files/"])
+def test_the_server_is_no_way_to_somewhere_else(server: Server, target: str) -> None:
+    with server.connect() as connection:
+        connection.send(f"CONNECT {target} HTTP/1.1\r\n{HOST}\r\n")
+        assert connection.answer().status == 400
+        assert connection.is_ended_by_server()
+
+
+@pytest.mark.parametrize("hosts", ["", "Host: a\r\nHost: b\r\n", "Host: a\r\nhost: a\r\n"])
+def test_a_request_without_a_host_or_with_several_is_refused(server: Server, hosts: str) -> None:
+    with server.connect() as connection:
+        connection.send(f"OPTIONS /files/ HTTP/1.1\r\n{hosts}\r\n")
+        assert connection.answer().status == 400
+        assert connection.is_ended_by_server()

@@ -11,7 +11,12 @@ from datetime import datetime, timedelta
 
 from tusd_py.errors import BadRequest, OffsetMismatch, UploadExpired, UploadOverrun, UploadTooLarge
 from tusd_py.protocol.messages import Append, Create
-from tusd_py.upload import Upload
+from tusd_py.upload import Metadata, Upload
+
+# What is kept of what a client says about its upload, and told again with every HEAD: bytes of the field, and keys.
+# Clients send a handful of keys and a KiB at most; proxies and clients refuse answers with fields that are much larger.
+MAX_METADATA = 32 * 1024
+MAX_METADATA_KEYS = 500
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,9 +55,19 @@ def check_create(create: Create, limits: Limits) -> None:
     Raises:
         UploadTooLarge: the length, or the body of a deferred one, is above the maximum (413).
         UploadOverrun: the body is known to be longer than the upload (413).
+        BadRequest: there is too much metadata (400).
     """
+    _check_metadata(create.metadata)
     _check_length(create.length, limits)
     _check_size(create.size, room(0, create.length, limits), create.length, limits)
+
+
+def _check_metadata(metadata: Metadata) -> None:
+    if len(metadata.field) > MAX_METADATA or len(metadata.pairs) > MAX_METADATA_KEYS:
+        raise BadRequest(
+            "ERR_METADATA_TOO_LARGE",
+            f"Upload-Metadata is too large; send {MAX_METADATA} bytes with {MAX_METADATA_KEYS} keys at most",
+        )
 
 
 def check_append(upload: Upload, append: Append, limits: Limits, now: datetime) -> Upload:

@@ -65,6 +65,24 @@ class LimitedProtocol(HttpToolsProtocol):
             elif self._deadline is None:
                 self._await_head()
 
+    def on_headers_complete(self) -> None:
+        """Begin the request, if it is one that we can serve.
+
+        Raises:
+            ValueError: it is not; the parser takes that for a malformed request, which is answered 400.
+        """
+        # The parser gives no body to a request that asks for another protocol, and reads nothing behind it.
+        is_last = self.parser.should_upgrade()
+        if is_last and (self.parser.get_method() == b"CONNECT" or any(map(_announces_body, self.headers))):
+            raise ValueError("another protocol is asked for")
+        # RFC 9112, 3.2: none, or more than one, is an error of the client.
+        hosts = sum(name == b"host" for name, _ in self.headers)
+        if hosts > 1 or (hosts == 0 and self.parser.get_http_version() == "1.1"):
+            raise ValueError("the host is missing or ambiguous")
+        super().on_headers_complete()
+        if is_last:
+            self.cycle.keep_alive = False
+
     def on_body(self, body: bytes) -> None:
         """Take content, which is the application's to limit."""
         super().on_body(body)
@@ -102,3 +120,8 @@ class LimitedProtocol(HttpToolsProtocol):
         else:
             # The answer is the application's to give, and it may have begun: to it the client is gone.
             self.transport.abort()
+
+
+def _announces_body(field: tuple[bytes, bytes]) -> bool:
+    name, value = field
+    return name == b"transfer-encoding" or (name == b"content-length" and value.strip(b" \t0") != b"")

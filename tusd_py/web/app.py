@@ -16,6 +16,7 @@ from tusd_py.locks.base import Locks
 from tusd_py.protocol.messages import Dialect
 from tusd_py.storage.base import Store
 from tusd_py.web.endpoints import Endpoints
+from tusd_py.web.safety import safely
 
 METHODS = ("GET", "HEAD", "POST", "PATCH", "DELETE", "OPTIONS")
 
@@ -116,7 +117,7 @@ class Application:
         if scope["type"] == "http":
             if self._loop is not asyncio.get_running_loop():
                 await self.open()
-            await self._app(scope, receive, send)
+            await self._app(scope, receive, safely(send))
         elif scope["type"] == "lifespan":
             await self._live(receive, send)
         elif scope["type"] == "websocket":
