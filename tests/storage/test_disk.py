@@ -180,16 +180,6 @@ def test_a_record_with_a_time_that_no_calendar_has_makes_its_upload_unknown_and_
     asyncio.run(scene())
 
 
-def test_a_file_that_its_consumer_shortened_was_complete_all_the_same(tmp_path: Path) -> None:
-    async def scene() -> None:
-        store = DiskStore(tmp_path)
-        upload = await completed(store)
-        (tmp_path / f"{ID}.mp4").write_bytes(b"012")
-        assert (await store.get(ID)).offset == upload.offset == upload.length
-
-    asyncio.run(scene())
-
-
 def test_a_length_that_is_declared_later_has_to_fit_as_well(mounted: Callable[[str], Path]) -> None:
     folder = mounted("size=1m")
 
@@ -334,6 +324,12 @@ def plant_dangling_link(path: Path) -> None:
     path.symlink_to(path.parent.parent.parent / "to-be-made")
 
 
+def plant_hard_link(path: Path) -> None:
+    target = path.parent.parent.parent / "outside"
+    target.write_bytes(b"secret")
+    path.hardlink_to(target)
+
+
 PLANTS: list[Callable[[Path], None]] = [plant_fifo, plant_folder, plant_link, plant_dangling_link]
 
 
@@ -359,6 +355,113 @@ def test_what_is_no_regular_file_is_not_there_and_is_left_alone(
     assert os.path.lexists(tmp_path / "uploads" / "partial" / f"{ID}.{kind}")
     assert files(tmp_path).get("outside", b"secret") == b"secret"
     assert "to-be-made" not in files(tmp_path)
+
+
+@pytest.mark.parametrize("plant", [*PLANTS, plant_hard_link])
+def test_an_upload_whose_floor_is_not_our_own_file_is_unknown(tmp_path: Path, plant: Callable[[Path], None]) -> None:
+    """Never begun anew: what its floor said is not known any more."""
+
+    async def scene() -> None:
+        store = DiskStore(tmp_path / "uploads")
+        await stored(store, await store.create(new()), b"01234")
+        floor = tmp_path / "uploads" / "partial" / f"{ID}.floor"
+        floor.unlink()
+        plant(floor)
+        with pytest.raises(UploadNotFound):
+            await store.get(ID)
+        assert await ids(store.list()) == set()
+
+    asyncio.run(scene())
+    assert (tmp_path / "uploads" / "partial" / f"{ID}.part").read_bytes() == b"01234"
+
+
+@pytest.mark.parametrize("kind", ["part", "json"])
+def test_a_file_with_a_second_name_is_not_an_upload_of_ours(tmp_path: Path, kind: str) -> None:
+    """Whoever planted it means us to write into another file."""
+
+    async def scene() -> None:
+        store = DiskStore(tmp_path / "uploads")
+        upload = await stored(store, await store.create(new()), b"01234")
+        (tmp_path / "second").hardlink_to(tmp_path / "uploads" / "partial" / f"{ID}.{kind}")
+        with pytest.raises(UploadNotFound):
+            await store.get(ID)
+        if kind == "part":
+            with pytest.raises(UploadNotFound):
+                await stored(store, upload, b"56789")
+
+    asyncio.run(scene())
+
+
+def test_finished_data_may_be_linked_by_those_who_use_it(tmp_path: Path) -> None:
+    async def scene() -> None:
+        store = DiskStore(tmp_path / "uploads")
+        upload = await completed(store)
+        (tmp_path / "taken.mp4").hardlink_to(tmp_path / "uploads" / f"{ID}.mp4")
+        assert await store.get(ID) == upload
+        assert await content(store, upload) == b"0123456789"
+
+    asyncio.run(scene())
+
+
+@pytest.mark.parametrize("change", [b"0123", b"0123456789ab"])
+def test_a_finished_upload_whose_data_has_another_size_is_gone(tmp_path: Path, change: bytes) -> None:
+    async def scene() -> None:
+        store = DiskStore(tmp_path)
+        await completed(store)
+        (tmp_path / f"{ID}.mp4").write_bytes(change)
+        with pytest.raises(UploadNotFound):
+            await store.get(ID)
+        assert await ids(store.list(complete=True)) == set()
+        await store.delete(ID)
+        assert not files(tmp_path)
+
+    asyncio.run(scene())
+
+
+@pytest.mark.parametrize("name", ["", "partial", "records"])
+def test_a_folder_that_everybody_may_write_to_is_refused(tmp_path: Path, name: str) -> None:
+    asyncio.run(DiskStore(tmp_path).open())
+    (tmp_path / name).chmod(0o707)
+    with pytest.raises(StorageUnavailable):
+        asyncio.run(DiskStore(tmp_path).open())
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root may give a folder away")
+@pytest.mark.parametrize("name", ["", "partial", "records"])
+def test_a_folder_of_somebody_else_is_refused(tmp_path: Path, name: str) -> None:
+    asyncio.run(DiskStore(tmp_path).open())
+    os.chown(tmp_path / name, 12345, -1)
+    with pytest.raises(StorageUnavailable):
+        asyncio.run(DiskStore(tmp_path).open())
+
+
+def test_a_link_in_the_place_of_a_folder_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "uploads").mkdir()
+    (tmp_path / "uploads" / "partial").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(StorageFailed):
+        asyncio.run(DiskStore(tmp_path / "uploads").open())
+
+
+def test_a_record_that_we_may_not_read_makes_its_upload_unknown_and_no_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def scene(store: DiskStore) -> None:
+        await store.create(new())
+        await store.create(new(OTHER))
+        real = os.open
+
+        def refusing(path: str, *args: Any) -> int:
+            if str(path).endswith(f"partial/{ID}.json"):
+                raise PermissionError(errno.EACCES, "no")
+            return real(path, *args)
+
+        monkeypatch.setattr(os, "open", refusing)
+        with pytest.raises(UploadNotFound):
+            await store.get(ID)
+        assert await ids(store.list()) == {OTHER}
+
+    asyncio.run(scene(DiskStore(tmp_path)))
 
 
 @pytest.mark.parametrize("plant", PLANTS)

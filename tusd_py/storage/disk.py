@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import logging
 import os
+import stat
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager, closing, suppress
@@ -33,7 +34,7 @@ from tusd_py.storage.base import Appender, Store
 from tusd_py.storage.data import Surroundings, UnfinishedData
 from tusd_py.storage.faults import translated
 from tusd_py.storage.floor import Bounds, create_bounds, read_boot_id, read_bounds
-from tusd_py.storage.layout import FILE_MODE, Layout, open_regular, remove, stat_regular, sync_folder
+from tusd_py.storage.layout import FILE_MODE, Layout, is_ours, open_regular, remove, stat_regular, sync_folder
 from tusd_py.storage.leftovers import tidy_leftovers
 from tusd_py.storage.record import Record, read_record, write_record
 from tusd_py.storage.space import Space
@@ -228,7 +229,7 @@ class DiskStore(Store):
         if record is None:
             return None
         data = stat_regular(self._layout.data(id))
-        if data is None:
+        if data is None or not is_ours(data) or _is_planted(self._layout.floor(id)):
             return None
         # Bounds after the size: bytes that are still to be verified came behind a ceiling that was there before them.
         bounds = read_bounds(self._layout.floor(id))
@@ -252,7 +253,10 @@ class DiskStore(Store):
         # A record whose data has not been renamed is that of a ``finish`` that was cut short: not complete yet.
         if record is None or record.completed_at is None or stat_regular(self._layout.data(id)) is not None:
             return None
-        # The data belongs to whoever the folder is for: moved, or shortened, it was complete all the same.
+        data = stat_regular(self._layout.complete_data(id, record.extension))
+        if data is not None and data.st_size != (record.length or 0):
+            return None  # these are not the bytes that were uploaded: the content is exact, or the upload is gone
+        # Whoever the folder is for may have taken the data away. The upload was complete all the same.
         return record.upload(offset=record.length or 0, written_at=record.completed_at)
 
     def _save(self, upload: Upload) -> None:
@@ -355,12 +359,21 @@ def _create_empty(path: str, *, durable: bool) -> datetime:
 
 def _open_at(start: int, path: str, flags: int) -> int:
     """Open a regular file to be read from ``start`` on: an opener for ``open``, which spares the hop of a seek."""
-    opened = open_regular(path, flags)
+    opened = open_regular(path, flags, is_shared=True)
     if opened is None:
         raise FileNotFoundError("the data is not there")
     descriptor, _ = opened
     os.lseek(descriptor, start, os.SEEK_SET)
     return descriptor
+
+
+def _is_planted(path: str) -> bool:
+    """Tell whether something that we did not make has the place of a file of ours."""
+    try:
+        status = os.lstat(path)
+    except FileNotFoundError:
+        return False
+    return not (stat.S_ISREG(status.st_mode) and is_ours(status))
 
 
 def _written_at(status: os.stat_result) -> datetime:

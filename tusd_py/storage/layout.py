@@ -10,7 +10,9 @@
 
 Paths are made here alone, and only from an id that obeys the grammar: nothing that a client sends can become a path
 in any other way. Folders are made 0700 and files 0600. Symbolic links are never followed, and what is no regular file
-(a FIFO would keep us waiting for ever) is treated as if it were not there.
+(a FIFO would keep us waiting for ever) is treated as if it were not there. So is a record or unfinished data that
+belongs to somebody else or has a second name: writing there would change a file that is not ours. Finished data is
+for those who use the folder; they may link it to other places.
 """
 
 from __future__ import annotations
@@ -70,10 +72,29 @@ class Layout:
         return f"{self.folder}/{_checked(id)}{extension}"
 
     def make(self) -> None:
-        """Make the folders that are missing; those that are there stay as they are."""
+        """Make the folders that are missing; those that are there stay as they are.
+
+        Raises:
+            PermissionError, NotADirectoryError: others could put into them what they like (``check_folder``).
+        """
         Path(self.folder).mkdir(mode=FOLDER_MODE, parents=True, exist_ok=True)
+        check_folder(self.folder, os.stat(self.folder))
         for folder in (self.partial, self.records):
             Path(folder).mkdir(mode=FOLDER_MODE, exist_ok=True)
+            check_folder(folder, os.lstat(folder))
+
+
+def check_folder(path: str, status: os.stat_result) -> None:
+    """Refuse a folder that others may write to: they could take away uploads and plant their own.
+
+    A group may, for those who take finished uploads out of the folder. So may root, who can do so anyway.
+    """
+    if not stat.S_ISDIR(status.st_mode):
+        raise NotADirectoryError(errno.ENOTDIR, f"{os.path.basename(path)} is no folder")
+    if status.st_uid not in (os.geteuid(), 0):
+        raise PermissionError(errno.EACCES, f"it belongs to another user (number {status.st_uid})")
+    if status.st_mode & stat.S_IWOTH:
+        raise PermissionError(errno.EACCES, "everybody may write to it (chmod o-w takes that away)")
 
 
 def _checked(id: str) -> str:
@@ -82,26 +103,42 @@ def _checked(id: str) -> str:
     return id
 
 
-def open_regular(path: str, flags: int) -> tuple[int, os.stat_result] | None:
+def open_regular(path: str, flags: int, *, is_shared: bool = False) -> tuple[int, os.stat_result] | None:
     """Open a regular file and return its descriptor and status; ``None`` when there is none at ``path``.
 
-    Raises ``OSError`` for everything that says nothing about the path itself (no permission, no descriptor left).
+    Unless it ``is_shared``, it has to be ours alone (``is_ours``).
+
+    Raises ``OSError`` for everything that says nothing about the path itself (no descriptor left, a folder that we
+    may not look into).
     """
     try:
         descriptor = os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK, FILE_MODE)
     except OSError as error:
-        if error.errno in _ABSENT:
+        if error.errno in _ABSENT or (error.errno == errno.EACCES and _is_locked_away(path)):
             return None
         raise
     status = os.fstat(descriptor)
-    if stat.S_ISREG(status.st_mode):
+    if stat.S_ISREG(status.st_mode) and (is_shared or is_ours(status)):
         return descriptor, status
     os.close(descriptor)
     return None
 
 
+def is_ours(status: os.stat_result) -> bool:
+    """Tell whether a file belongs to us and has no other name. To root every owner is right."""
+    return status.st_nlink == 1 and os.geteuid() in (status.st_uid, 0)
+
+
+def _is_locked_away(path: str) -> bool:
+    """Tell whether it is the file itself that we may not open. It is lost to us, others beside it are not."""
+    try:
+        return stat.S_ISREG(os.lstat(path).st_mode)
+    except OSError:
+        return False
+
+
 def stat_regular(path: str) -> os.stat_result | None:
-    """Return the status of the regular file at ``path``, ``None`` when there is none."""
+    """Return the status of the regular file at ``path``, ours or not; ``None`` when there is none."""
     try:
         status = os.lstat(path)
     except (FileNotFoundError, NotADirectoryError):
