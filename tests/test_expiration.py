@@ -270,6 +270,45 @@ async def test_a_client_that_comes_back_within_an_interval_loses_nothing_to_a_cl
 
 
 @on_a_jumping_loop
+async def test_a_clock_that_jumps_back_keeps_an_upload_for_no_longer_than_twice_its_time() -> None:
+    place, seconds = Place(), 0.0
+    upload, complete = await place.create(10), await place.create(5, b"01234")
+    place.clock.advance(days=-40)
+    sweeping = Sweeper(
+        place.store,
+        place.locks,
+        place.lifecycle,
+        place.limits,
+        interval=INTERVAL,
+        now=place.clock,
+        monotonic=lambda: seconds,
+    )
+    assert await sweeping.sweep() == Swept()
+    seconds = 600
+    assert await sweeping.sweep() == Swept()
+    seconds = 601
+    assert await sweeping.sweep() == Swept(expired=[upload.id])
+    assert await exists(place, complete)
+
+
+@on_a_jumping_loop
+async def test_a_finished_upload_outlives_a_clock_that_jumps_forward_for_less_than_an_interval() -> None:
+    place = Place()
+    upload = await place.create(5, b"01234")
+    sweeping = asyncio.create_task(sweeper(place, completed_expiry=timedelta(days=1)).run())
+    place.clock.advance(days=40)
+    await asyncio.sleep(0)
+    assert await exists(place, upload)
+    place.clock.advance(days=-40)
+    await asyncio.sleep(INTERVAL + 1)
+    assert await exists(place, upload)
+    place.clock.advance(days=2)
+    await asyncio.sleep(2 * INTERVAL)
+    assert not await exists(place, upload)
+    sweeping.cancel()
+
+
+@on_a_jumping_loop
 async def test_a_running_sweeper_outlives_trouble_of_the_storage(caplog: pytest.LogCaptureFixture) -> None:
     place, store = watched_place()
     upload = await place.create(10)

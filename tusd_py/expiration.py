@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+import time
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
@@ -26,8 +27,8 @@ logger = logging.getLogger("tusd_py")
 LEFTOVER_AGE = timedelta(hours=1)
 
 
-# What is done to an upload of this id, whose lock is held; tells whether the upload was removed.
-End = Callable[[str], Awaitable[bool]]
+# What is done to an upload whose lock is held; tells whether the upload was removed.
+End = Callable[[Upload], Awaitable[bool]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +60,7 @@ class Sweeper:
         interval: float,
         completed_expiry: timedelta | None = None,
         now: Callable[[], datetime] = utc_now,
+        monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self._store = store
         self._locks = locks
@@ -67,13 +69,16 @@ class Sweeper:
         self._interval = interval
         self._completed_expiry = completed_expiry
         self._now = now
+        self._monotonic = monotonic
         self._suspects: dict[str, datetime] = {}
+        self._watched: dict[str, tuple[datetime, float]] = {}
 
     async def run(self) -> None:
         """Sweep until cancelled, whenever no other process does.
 
         What looks expired is removed by the pass after the one that saw it first, so that a clock that jumps forward
-        takes nothing from a client that comes back within an interval.
+        takes nothing from a client that comes back within an interval. After one that jumps back, what was written in
+        the future is removed when a monotonic clock has seen it unchanged for the time that it may be left.
         """
         while True:
             try:
@@ -105,8 +110,10 @@ class Sweeper:
     async def _sweep(self, is_confirmed: Callable[[Upload], bool], *, dry_run: bool) -> Swept:
         swept = Swept()
         now = self._now()
+        before, self._watched = self._watched, {}
         async for upload in self._store.list():
-            if upload.is_whole or (rules.is_expired(upload, self._limits, now) and is_confirmed(upload)):
+            is_left = rules.is_expired(upload, self._limits, now) or self._is_stale(upload, now, before)
+            if upload.is_whole or (is_left and is_confirmed(upload)):
                 await self._end(upload, self._expire, swept.expired, swept, dry_run=dry_run)
         if self._completed_expiry is not None:
             async for upload in self._store.list(complete=True):
@@ -125,19 +132,33 @@ class Sweeper:
             if not is_held:
                 return
             try:
-                if await end(upload.id):
+                if await end(upload):
                     ended.append(upload.id)
             except UploadError as error:
                 logger.warning("upload %s could not be swept: %s", upload.id, error)
                 swept.failed.append(upload.id)
 
-    async def _expire(self, id: str) -> bool:
-        return await self._lifecycle.expire(id) is not None
+    async def _expire(self, upload: Upload) -> bool:
+        return await self._lifecycle.expire(upload.id, left_at=upload.written_at) is not None
 
-    async def _remove(self, id: str) -> bool:
-        await self._store.delete(id)
-        logger.info("upload removed id=%s", id)
+    async def _remove(self, upload: Upload) -> bool:
+        await self._store.delete(upload.id)
+        logger.info("upload removed id=%s", upload.id)
         return True
+
+    def _is_stale(self, upload: Upload, now: datetime, before: Mapping[str, tuple[datetime, float]]) -> bool:
+        """Tell whether an upload from the future has not changed for as long as one may be left unfinished.
+
+        ``before`` is what earlier passes saw of such uploads: their last write, and since when by the monotonic clock.
+        """
+        expiry = self._limits.partial_expiry
+        if upload.written_at <= now or expiry is None:
+            return False
+        written_at, since = before.get(upload.id, (None, 0.0))
+        if written_at != upload.written_at:
+            since = self._monotonic()
+        self._watched[upload.id] = (upload.written_at, since)
+        return self._monotonic() - since > expiry.total_seconds()
 
     def _leftover_age(self) -> timedelta:
         return max(LEFTOVER_AGE, self._limits.partial_expiry or LEFTOVER_AGE)

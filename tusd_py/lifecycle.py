@@ -214,14 +214,16 @@ class Lifecycle:
             raise UploadNotFound
         return upload, self._store.read(upload)
 
-    async def expire(self, id: str) -> Upload | None:
+    async def expire(self, id: str, *, left_at: datetime | None = None) -> Upload | None:
         """Remove an upload that was left unfinished for too long, and return what was removed.
 
-        One that a crash left whole but unmarked is completed instead. The caller holds the lock, for it decides
-        whether somebody who has it is to be disturbed.
+        Whoever knows by a better clock than ours says by ``left_at`` that an upload whose last byte came then is
+        expired. One that a crash left whole but unmarked is completed instead. The caller holds the lock, for it
+        decides whether somebody who has it is to be disturbed.
         """
         upload = await self._settled(id)
-        if not rules.is_expired(upload, self._limits, self._now()):
+        is_left = upload.written_at == left_at and not upload.is_complete
+        if not is_left and not rules.is_expired(upload, self._limits, self._now()):
             return None
         await self._store.delete(id)
         _log("expired", upload, offset=upload.offset)
