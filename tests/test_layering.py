@@ -29,6 +29,8 @@ ROWS: tuple[tuple[str, ...], ...] = (
     ("values",),
     ("settings",),
     ("build",),
+    ("inspection",),
+    ("verification",),
     ("__init__",),
     ("cli",),
     ("__main__",),

@@ -464,6 +464,28 @@ def test_a_record_that_we_may_not_read_makes_its_upload_unknown_and_no_other(
     asyncio.run(scene(DiskStore(tmp_path)))
 
 
+def test_a_record_that_the_disk_cannot_read_hides_no_other_and_costs_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def scene(store: DiskStore) -> None:
+        await store.create(new())
+        await store.create(new(OTHER))
+        real = os.open
+
+        def failing(path: str, *args: Any) -> int:
+            if str(path).endswith(f"partial/{ID}.json"):
+                raise OSError(errno.EIO, "no")
+            return real(path, *args)
+
+        monkeypatch.setattr(os, "open", failing)
+        with pytest.raises(StorageFailed):
+            await store.get(ID)
+        assert await ids(store.list()) == {OTHER}
+        assert await store.tidy(before=LATER) == []
+
+    asyncio.run(scene(DiskStore(tmp_path)))
+
+
 @pytest.mark.parametrize("plant", PLANTS)
 def test_a_place_that_is_taken_is_not_written_through(tmp_path: Path, plant: Callable[[Path], None]) -> None:
     async def scene() -> None:

@@ -13,6 +13,7 @@ How sure bytes are before they are acknowledged is a choice, ``fsync``:
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 import stat
@@ -394,4 +395,16 @@ def _found_next(ids: Iterator[str], find: Callable[[str], Upload | None]) -> lis
     batch = list(islice(ids, LIST_SIZE))
     if not batch:
         return None
-    return [upload for upload in map(find, batch) if upload is not None]
+    found = (_found_if_sound(id, find) for id in batch)
+    return [upload for upload in found if upload is not None]
+
+
+def _found_if_sound(id: str, find: Callable[[str], Upload | None]) -> Upload | None:
+    """Look one upload up; a disk that cannot read it any more does not hide all others."""
+    try:
+        return find(id)
+    except OSError as error:
+        if error.errno != errno.EIO:
+            raise
+        logger.error("upload %s cannot be read and is left out: %s", id, error)
+        return None

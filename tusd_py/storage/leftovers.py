@@ -5,6 +5,7 @@ Only what is unfinished is looked at, so a pass costs what lies in ``partial/``,
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 from collections import defaultdict
@@ -53,7 +54,12 @@ def _leftovers(layout: Layout, before: float) -> Iterator[Sequence[str]]:
 
 
 def _is_whole(layout: Layout, id: str, kinds: set[str]) -> bool:
-    return {"part", "json"} <= kinds and read_record(layout.record(id), id) is not None
+    try:
+        return {"part", "json"} <= kinds and read_record(layout.record(id), id) is not None
+    except OSError as error:
+        if error.errno != errno.EIO:
+            raise
+        return True  # nobody can tell; the disk is at fault, and nothing is removed for that
 
 
 def _is_old(path: str, before: float) -> bool:
