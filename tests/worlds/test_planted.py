@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from starlette.types import Message
 
 from tests.live import APPEND, TUS, Server
 from tests.server_process import PATIENCE, ServerProcess, program, surroundings
 from tests.storage.uploads import files
+from tusd_py import TusApp
 from tusd_py.storage.record import MAX_RECORD
 
 FLAGS = ("--allowed-upload-extensions", "*", "--sniff", "off", "--lock-timeout-seconds", "2")
@@ -148,3 +151,18 @@ def test_a_folder_that_everybody_may_write_to_is_refused(tmp_path: Path) -> None
     assert done.returncode == 1
     assert "everybody may write to it (chmod o-w takes that away)" in done.stderr
     assert list(tmp_path.iterdir()) == []
+
+
+def test_an_app_says_at_its_start_why_it_cannot_use_its_folder(tmp_path: Path) -> None:
+    tmp_path.chmod(0o777)
+    said: list[Message] = []
+
+    async def receive() -> Message:
+        return {"type": "lifespan.startup"}
+
+    async def send(message: Message) -> None:
+        said.append(message)
+
+    asyncio.run(TusApp(upload_dir=tmp_path)({"type": "lifespan"}, receive, send))
+    assert [message["type"] for message in said] == ["lifespan.startup.failed"]
+    assert "everybody may write to it" in said[0]["message"]

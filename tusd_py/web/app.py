@@ -176,7 +176,8 @@ class Application:
         try:
             await self.open()
         except Exception as error:
-            await send({"type": "lifespan.startup.failed", "message": str(error)})
+            # For the operator alone: the cause says what is wrong with the folder.
+            await send({"type": "lifespan.startup.failed", "message": f"uploads: {error.__cause__ or error}"})
             return
         await send({"type": "lifespan.startup.complete"})
         await receive()
