@@ -239,14 +239,9 @@ class DiskStore(Store):
 
     def _find_listed(self, id: str) -> Upload | None:
         """Return an unfinished upload, ``None`` when it cannot be read; ends a ``finish`` that was cut short."""
-        try:
-            upload = self._find_unfinished(id)
-            if upload is None:
-                self._find_ended(id)
-        except OSError as error:
-            # One bad record is no reason not to see the others.
-            logger.warning("upload %s is left out: %s", id, error.strerror)
-            return None
+        upload = self._find_unfinished(id)
+        if upload is None:
+            self._find_ended(id)
         return upload
 
     def _find_complete(self, id: str) -> Upload | None:
@@ -333,7 +328,7 @@ class DiskStore(Store):
     def _claims(self) -> int:
         claims = 0
         for id in _ids_of_records(self._layout.partial):
-            upload = self._find_listed(id)
+            upload = _found_if_sound(id, self._find_listed)
             if upload is not None and upload.length is not None:
                 claims += max(0, upload.length - upload.offset)
         return claims
@@ -404,7 +399,7 @@ def _found_if_sound(id: str, find: Callable[[str], Upload | None]) -> Upload | N
     try:
         return find(id)
     except OSError as error:
-        if error.errno != errno.EIO:
+        if error.errno not in (errno.EIO, errno.EACCES):
             raise
-        logger.error("upload %s cannot be read and is left out: %s", id, error)
+        logger.error("upload %s cannot be read and is left out: %s", id, error.strerror)
         return None
