@@ -31,8 +31,8 @@ ENV PYTHONPATH=/app \
 USER 65532:65532
 VOLUME ["/data"]
 EXPOSE 8080
-# Healthy is what answers, and does not answer that it is in trouble.
-HEALTHCHECK --interval=30s --timeout=5s --start-period=10s --retries=3 CMD ["/usr/bin/python3", "-c", "\
+# Healthy is what answers, and does not answer that it is in trouble. Who waits for that waits for one interval.
+HEALTHCHECK --interval=10s --timeout=5s --start-period=10s --retries=3 CMD ["/usr/bin/python3", "-c", "\
 import http.client, os, sys; \
 server = http.client.HTTPConnection('127.0.0.1', int(os.environ['TUSD_PY_PORT']), timeout=4); \
 server.request('GET', '/healthz'); \
