@@ -386,6 +386,42 @@ def test_a_second_thing_of_the_same_name_is_set_aside_beside_the_first(folder: F
     assert len(list((folder / "aside").iterdir())) == 2
 
 
+def test_nothing_is_set_aside_to_another_place(folder: Folder) -> None:
+    (folder.path.parent / "elsewhere").mkdir()
+    (folder / "aside").symlink_to(folder.path.parent / "elsewhere")
+    plant_stray(folder)
+    report = look(folder, repair=True)
+    assert [finding.outcome for finding in report.findings] == ["", "failed"]
+    assert not list((folder.path.parent / "elsewhere").iterdir())
+
+
+@pytest.mark.parametrize("renames", range(3))
+def test_a_repair_that_is_cut_short_loses_nothing(
+    folder: Folder, monkeypatch: pytest.MonkeyPatch, renames: int
+) -> None:
+    plant_torn_record(folder)
+    for path in (folder / "partial").iterdir():
+        age(path)
+    contents = set(files(folder.path).values())
+    real, left = os.rename, renames
+
+    def ending(*args: Any) -> None:
+        nonlocal left
+        if not left:
+            raise KeyboardInterrupt
+        left -= 1
+        real(*args)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "rename", ending)
+        with pytest.raises(KeyboardInterrupt):
+            look(folder, repair=True)
+    assert look(folder, repair=True).exit_code == 3
+    assert folder.part.name not in {path.name for path in (folder / "partial").iterdir()}
+    assert DATA[:HALF] in set(files(folder / "aside").values())
+    assert contents >= set(files(folder / "aside").values())
+
+
 def test_ten_faults_at_once_are_found_and_repaired_and_a_server_goes_on(folder: Folder) -> None:
     ten = [
         plant_torn_finished_record,
@@ -471,7 +507,9 @@ def test_sockets_of_workers_are_no_strays(folder: Folder) -> None:
 def test_a_link_in_the_place_of_a_folder_is_told_and_not_followed(folder: Folder) -> None:
     (folder / "partial").rename(folder.path.parent / "elsewhere")
     (folder / "partial").symlink_to(folder.path.parent / "elsewhere")
+    plant_orphan(folder)
     report = look(folder, repair=True)
+    assert (folder.path.parent / f"elsewhere/{OTHER}.part").exists()
     assert (kinds(report), report.exit_code) == (["foreign-folder"], 1)
 
 

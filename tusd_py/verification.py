@@ -39,7 +39,8 @@ ASIDE = "aside"
 WORKERS = ".workers"
 OUR_FOLDERS = frozenset({"partial", "records", WORKERS, ASIDE})
 
-UNFINISHED_KINDS = ("json", "part", "floor")
+# In this order they are set aside: data whose record had gone first would be removed as a leftover after a crash.
+UNFINISHED_KINDS = ("part", "json", "floor")
 
 WRITABLE_BY_OTHERS = stat.S_IWGRP | stat.S_IWOTH
 
@@ -188,7 +189,9 @@ class Verifier:
             await self._verify_upload(report, partial(self._finished, id), id, repair=repair)
         for finding in self._strays():
             report.findings.append(self._mended(finding) if repair else finding)
-        report.findings.extend(await self._leftovers({finding.id for finding in report.findings}, repair=repair))
+        # A link in the place of partial/ leads to leftovers that are not ours.
+        if not any(finding.kind.name == "foreign-folder" for finding in report.findings):
+            report.findings.extend(await self._leftovers({finding.id for finding in report.findings}, repair=repair))
         return report
 
     async def _verify_upload(
@@ -330,8 +333,8 @@ class Verifier:
         if name in OUR_FOLDERS:
             return
         id, dot, rest = name.partition(".")
-        is_ours = is_id(id) and re.fullmatch(EXTENSION_GRAMMAR, dot + rest) is not None
-        if is_ours and os.path.lexists(self._layout.complete_record(id)):
+        is_our_form = is_id(id) and re.fullmatch(EXTENSION_GRAMMAR, dot + rest) is not None
+        if is_our_form and os.path.lexists(self._layout.complete_record(id)):
             record = read_record(self._layout.complete_record(id), id)
             if record is None or name == f"{id}{record.extension}":
                 return  # looked at with its record
@@ -339,9 +342,9 @@ class Verifier:
             mode = os.lstat(self._path(name)).st_mode
         except FileNotFoundError:
             return  # it was removed, or taken, just now
-        if is_ours and stat.S_ISREG(mode) and not os.path.lexists(self._layout.complete_record(id)):
+        if is_our_form and stat.S_ISREG(mode) and not os.path.lexists(self._layout.complete_record(id)):
             yield Finding(KINDS["no-record"], name, id)
-        elif stat.S_ISREG(mode) or (stat.S_ISDIR(mode) and not is_ours):
+        elif stat.S_ISREG(mode) or (stat.S_ISDIR(mode) and not is_our_form):
             yield Finding(KINDS["foreign"], name)
         else:
             yield Finding(KINDS["planted"], name)
@@ -438,6 +441,8 @@ class Verifier:
 
     def _move_aside(self, name: str) -> None:
         Path(self._path(ASIDE)).mkdir(mode=FOLDER_MODE, exist_ok=True)
+        if Path(self._path(ASIDE)).is_symlink():
+            raise NotADirectoryError("what is set aside would leave the folder")
         target = f"{ASIDE}/{name.replace('/', '-')}"
         if os.path.lexists(self._path(target)):
             target += f".{os.urandom(8).hex()}"
