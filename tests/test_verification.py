@@ -228,7 +228,9 @@ def plant_orphan(folder: Folder) -> None:
 
 
 def plant_stray(folder: Folder) -> None:
-    (folder / "partial/notes\x1b[2J.txt").write_text("hello")
+    path = folder / "partial/notes\x1b[2J.txt"
+    path.write_text("hello")
+    age(path)
 
 
 def plant_link(folder: Folder) -> None:
@@ -476,6 +478,7 @@ def test_what_others_keep_in_the_folder_is_told_and_left_alone(folder: Folder) -
 def test_what_may_still_be_in_the_making_is_not_looked_at(folder: Folder) -> None:
     (folder / f"partial/{OTHER}.part").touch()
     (folder / f"partial/.{OTHER}.0123456789abcdef.tmp").touch()
+    (folder / f"partial/.{OTHER}.something-new").touch()
     before = files(folder.path)
     assert look(folder, repair=True).exit_code == 0
     assert files(folder.path) == before
@@ -490,6 +493,14 @@ def test_an_upload_that_somebody_is_busy_with_is_left_alone(folder: Folder, plan
         report = look(folder, repair=True)
     assert (report.findings, report.in_use) == ([], 1)
     assert files(folder.path) == before
+
+
+def test_an_upload_that_is_marked_as_complete_where_it_lies_is_not_half_finished(folder: Folder) -> None:
+    """As partials of a concatenation are: they are never shown in the folder."""
+    plant_unmarked(folder)
+    record = json.loads(folder.record.read_text()) | {"completed_at": "2026-01-02T03:04:05Z"}
+    folder.record.write_text(json.dumps(record))
+    assert look(folder).exit_code == 0
 
 
 def test_sockets_of_workers_are_no_strays(folder: Folder) -> None:

@@ -276,7 +276,7 @@ class Verifier:
         elif status.st_size > offset:
             yield Finding(KINDS["uncounted-tail"], name, id)
         upload = record.upload(offset=offset, written_at=datetime.fromtimestamp(status.st_mtime, UTC))
-        if upload.is_whole:
+        if upload.is_whole and not upload.is_complete:
             yield Finding(KINDS["half-finished"], name, id)
         elif rules.is_expired(upload, self._limits, self._now()):
             yield Finding(KINDS["expired"], name, id)
@@ -314,11 +314,12 @@ class Verifier:
     def _strays(self) -> Iterator[Finding]:
         for name in self._names("partial"):
             id, _, kind = name.partition(".")
-            if not TEMPORARY_NAME.fullmatch(name) and not (is_id(id) and kind in UNFINISHED_KINDS):
+            is_known = TEMPORARY_NAME.fullmatch(name) or (is_id(id) and kind in UNFINISHED_KINDS)
+            if not is_known and self._is_old(f"partial/{name}"):
                 yield Finding(KINDS["stray"], f"partial/{name}")
         for name in self._names("records"):
             id, _, kind = name.partition(".")
-            if not (is_id(id) and kind == "json"):
+            if not (is_id(id) and kind == "json") and self._is_old(f"records/{name}"):
                 yield Finding(KINDS["stray"], f"records/{name}")
         for name in self._names(WORKERS):
             if not SOCKET_NAME.fullmatch(name.removesuffix(".new")) or not self._is_socket(f"{WORKERS}/{name}"):
@@ -464,6 +465,13 @@ class Verifier:
         except FileNotFoundError:
             return True  # removed just now
         return stat.S_ISREG(status.st_mode) and is_ours(status)
+
+    def _is_old(self, name: str) -> bool:
+        """Tell whether it is too old to be still in the making."""
+        try:
+            return os.lstat(self._path(name)).st_mtime < (self._now() - LEFTOVER_AGE).timestamp()
+        except FileNotFoundError:
+            return False
 
     def _is_socket(self, name: str) -> bool:
         try:
