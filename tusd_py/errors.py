@@ -10,10 +10,12 @@
     ├── BodyTimedOut              409  the client sent nothing for too long
     ├── UploadExpired             410
     ├── UnsupportedVersion        412
+    ├── PreconditionFailed        412  the client means another content than there is
     ├── UploadTooLarge            413  above the configured maximum
     ├── UploadOverrun             413  more bytes than the upload's length
     ├── UnsupportedMediaType      415  the request's content type
     ├── ContentRefused            415  the first bytes are something that is not allowed
+    ├── RangeNotSatisfiable       416  a download of bytes behind the end
     ├── UploadLocked              423
     ├── HeadTooLarge              431
     ├── ChecksumMismatch          460
@@ -149,6 +151,16 @@ class UnsupportedVersion(UploadError):
         super().__init__(f"Tus-Resumable is missing or not served; send Tus-Resumable: {served}")
 
 
+class PreconditionFailed(UploadError):
+    """A download is only wanted of a content that this upload does not have."""
+
+    status = 412
+    code = "ERR_PRECONDITION_FAILED"
+
+    def __init__(self) -> None:
+        super().__init__("the content is not the one that was asked for; leave If-Match and If-Unmodified-Since out")
+
+
 class UploadTooLarge(UploadError):
     """The upload is, or would become, larger than ``maximum`` bytes."""
 
@@ -193,6 +205,17 @@ class ContentRefused(UploadError):
         self.allowed = tuple(allowed)
         claim = f"a {extension} file" if extension else "an accepted file"
         super().__init__(f"the content is not that of {claim}; send real content of {', '.join(self.allowed)}")
+
+
+class RangeNotSatisfiable(UploadError):
+    """A download asks for none of the ``length`` bytes that there are."""
+
+    status = 416
+    code = "ERR_RANGE_NOT_SATISFIABLE"
+
+    def __init__(self, *, length: int) -> None:
+        self.length = length
+        super().__init__(f"the range begins behind the end; ask for some of the {length} bytes that there are")
 
 
 class UploadLocked(UploadError):
