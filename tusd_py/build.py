@@ -68,6 +68,7 @@ class TusApp(Application):
             dialect=parts.dialect,
             base_path=settings.base_path,
             public_url=settings.public_url,
+            downloads=not settings.disable_download,
             cors=_cors(settings),
         )
 

@@ -12,6 +12,7 @@ from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, nullcontext, suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from functools import partial
 
 from tusd_py.errors import (
     BodyTimedOut,
@@ -38,6 +39,9 @@ from tusd_py.storage.base import Appender, Buffer, Store
 from tusd_py.upload import Upload
 
 logger = logging.getLogger("tusd_py")
+
+# Gives the bytes of an upload from one offset to before another one, in chunks.
+Reader = Callable[[int, int], AsyncGenerator[bytes, None]]
 
 _STORAGE_TROUBLE = (StorageFull, StorageUnavailable, StorageFailed)
 _BROKEN_OFF = (UploadInterrupted, BodyTimedOut, ServerStopping, ConnectionLost)
@@ -203,16 +207,17 @@ class Lifecycle:
             await self._store.delete(id)
         _log("terminated", upload, offset=upload.offset)
 
-    async def read(self, id: str) -> tuple[Upload, AsyncGenerator[bytes, None]]:
-        """Return a complete upload and its bytes. Takes no lock.
+    async def read(self, id: str) -> tuple[Upload, Reader]:
+        """Return a complete upload and what gives its bytes. Takes no lock.
 
         Raises:
-            UploadNotFound: there is no such upload, or it is not complete.
+            UploadNotFound: there is no such upload, it is not complete, or its content is no longer as long as it was.
         """
         upload = await self._store.get(id)
-        if not upload.is_complete:
+        # Somebody may have cut or lengthened the data where it lies. That is not what was uploaded any more.
+        if not upload.is_complete or not upload.is_whole:
             raise UploadNotFound
-        return upload, self._store.read(upload)
+        return upload, partial(self._store.read, upload)
 
     async def expire(self, id: str, *, left_at: datetime | None = None) -> Upload | None:
         """Remove an upload that was left unfinished for too long, and return what was removed.

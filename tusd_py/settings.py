@@ -89,6 +89,7 @@ class Knobs(TypedDict, total=False):
     base_path: str
     public_url: str | None
     root_path: str
+    disable_download: bool
     host: str
     port: int
     workers: int
@@ -165,6 +166,7 @@ class Settings(BaseSettings):
         "path from us; none: each request tells.",
     )
     root_path: RootPath = _knob("", "The path that a proxy strips before it passes requests on.")
+    disable_download: bool = _knob(False, "Serve no downloads: GET is answered 405.")
     host: Host = _knob("127.0.0.1", "The address to listen on; 0.0.0.0 or :: for all.")
     port: Port = _knob(8080, "The port to listen on; 0: any free one.")
     workers: Count = _knob(1, "How many processes serve.")

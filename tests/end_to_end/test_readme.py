@@ -24,12 +24,18 @@ def recording(tmp_path: Path) -> Path:
     return make_media_file("id3.mp3", tmp_path).rename(tmp_path / "recording.mp3")
 
 
-def example(marker: str, endpoint: str) -> str:
-    """Return the README's code block with ``marker`` in it, pointed at ``endpoint``."""
+def block_with(marker: str) -> str:
+    """Return the README's code block with ``marker`` in it."""
     blocks = re.findall(r"^```\w+\n(.*?)^```$", README.read_text(), re.MULTILINE | re.DOTALL)
     [block] = [block for block in blocks if marker in block]
+    return str(block)
+
+
+def example(marker: str, endpoint: str) -> str:
+    """Return the README's code block with ``marker`` in it, pointed at ``endpoint``."""
+    block = block_with(marker)
     assert ENDPOINT in block
-    return str(block).replace(ENDPOINT, endpoint)
+    return block.replace(ENDPOINT, endpoint)
 
 
 def run(arguments: list[str], folder: Path) -> str:
@@ -50,6 +56,18 @@ def test_the_lines_for_curl_upload_the_file(server: ServerProcess, upload_dir: P
     url = run(["sh", "-eu", "-c", example("curl -sS -X PATCH", server.url) + '\nprintf %s "$url"'], recording.parent)
 
     assert_stored(upload_dir, url, recording)
+
+
+@pytest.mark.usefixtures("curl")
+def test_the_lines_for_curl_go_on_with_a_download(server: ServerProcess, recording: Path) -> None:
+    content = recording.read_bytes()
+    copy = recording.parent / "copy.mp3"
+    copy.write_bytes(content[:1000])
+    upload, download = example("curl -sS -X PATCH", server.url), block_with("-o copy.mp3")
+
+    run(["sh", "-eu", "-c", f'{upload}\n{download}\nprintf %s "$url"'], recording.parent)
+
+    assert copy.read_bytes() == content
 
 
 def test_the_lines_for_tus_js_client_upload_the_file(

@@ -80,8 +80,12 @@ class Dialect(ABC):
         """Say how far ``upload`` is after an append."""
 
     @abstractmethod
-    def status(self, upload: Upload) -> Reply:
-        """Say how far ``upload`` is, and what is known of it."""
+    def status(self, upload: Upload, described: tuple[tuple[str, str], ...] = ()) -> Reply:
+        """Say how far ``upload`` is, and what is known of it; the fields ``described`` tell of its content."""
+
+    @abstractmethod
+    def downloaded(self, head: Reply) -> Reply:
+        """Say what ``head`` says of a finished upload's content, which neither dialect knows anything about."""
 
     @abstractmethod
     def downloaded(self, head: Reply) -> Reply:

@@ -9,6 +9,7 @@ from tusd_py.errors import (
     BadRequest,
     MethodNotAllowed,
     OffsetMismatch,
+    RangeNotSatisfiable,
     UnsupportedMediaType,
     UnsupportedVersion,
     UploadError,
@@ -17,6 +18,7 @@ from tusd_py.protocol import fields as grammar
 from tusd_py.protocol.digests import Checksum, parse_checksum
 from tusd_py.protocol.fields import Fields
 from tusd_py.protocol.messages import Append, Create, Dialect, Reply
+from tusd_py.protocol.ranges import build_content_range
 from tusd_py.protocol.rules import Limits, expires_at
 from tusd_py.upload import Upload
 
@@ -115,15 +117,19 @@ class Tus(Dialect):
         """Source: tus 1.0.0, PATCH: 204 and the new offset; Expiration: the moment, in every answer to a PATCH."""
         return Reply(204, (_VERSION_FIELD, *self._progress(upload)))
 
-    def status(self, upload: Upload) -> Reply:
+    def status(self, upload: Upload, described: tuple[tuple[str, str], ...] = ()) -> Reply:
         """Source: tus 1.0.0, HEAD."""
         length = (
             ("Upload-Defer-Length", grammar.build_defer_length())
             if upload.length is None
             else ("Upload-Length", grammar.build_number(upload.length))
         )
-        described = [("Upload-Metadata", upload.metadata.field)] if upload.metadata.field else []
-        return Reply(200, (_VERSION_FIELD, _NO_STORE, *self._progress(upload), length, *described))
+        metadata = [("Upload-Metadata", upload.metadata.field)] if upload.metadata.field else []
+        return Reply(200, (_VERSION_FIELD, _NO_STORE, *self._progress(upload), length, *metadata, *described))
+
+    def downloaded(self, head: Reply) -> Reply:
+        """Source: tus 1.0.0, Tus-Resumable: in every answer. GET itself is not part of it."""
+        return Reply(head.status, (_VERSION_FIELD, *head.fields), head.body)
 
     def downloaded(self, head: Reply) -> Reply:
         """Source: tus 1.0.0, Tus-Resumable: in every response."""
@@ -144,6 +150,8 @@ class Tus(Dialect):
             lines.append(("Tus-Version", VERSION))
         if isinstance(error, MethodNotAllowed):
             lines.append(("Allow", ", ".join(error.allowed)))
+        if isinstance(error, RangeNotSatisfiable):
+            lines.append(("Content-Range", build_content_range(None, error.length)))
         if error.retry_after is not None:
             lines.append(("Retry-After", grammar.build_number(error.retry_after)))
         if error.upload is not None:

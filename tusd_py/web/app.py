@@ -41,6 +41,12 @@ REQUEST_FIELDS = (
     "Content-Digest",
     "Repr-Digest",
     "Want-Repr-Digest",
+    "Range",
+    "If-Range",
+    "If-Match",
+    "If-None-Match",
+    "If-Modified-Since",
+    "If-Unmodified-Since",
 )
 
 RESPONSE_FIELDS = (
@@ -64,6 +70,10 @@ RESPONSE_FIELDS = (
     "Retry-After",
     "Repr-Digest",
     "X-Request-ID",
+    "Accept-Ranges",
+    "Content-Range",
+    "Content-Disposition",
+    "ETag",
 )
 
 
@@ -101,6 +111,7 @@ class Application:
         dialect: Dialect,
         base_path: str = "/files/",
         public_url: str | None = None,
+        downloads: bool = True,
         cors: Cors | None = EVERY_ORIGIN,
     ) -> None:
         self._lifecycle = lifecycle
@@ -110,7 +121,7 @@ class Application:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._opening = asyncio.Lock()
         self._sweeping: asyncio.Task[None] | None = None
-        endpoints = Endpoints(lifecycle, dialect, base_path=base_path, public_url=public_url)
+        endpoints = Endpoints(lifecycle, dialect, base_path=base_path, public_url=public_url, downloads=downloads)
         self._app: ASGIApp = endpoints if cors is None else _with_cors(endpoints, cors)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:

@@ -13,11 +13,12 @@ from collections.abc import Awaitable, Callable, Mapping
 from starlette.types import Receive, Scope, Send
 
 from tusd_py.errors import ConnectionLost, MethodNotAllowed, UploadError, UploadNotFound
-from tusd_py.lifecycle import Lifecycle
+from tusd_py.lifecycle import Lifecycle, utc_now
 from tusd_py.protocol.fields import parse_method
 from tusd_py.protocol.messages import Dialect, Reply
+from tusd_py.protocol.ranges import check_preconditions, is_not_modified, select_range
 from tusd_py.upload import is_id
-from tusd_py.web.download import build_head
+from tusd_py.web import download
 from tusd_py.web.wire import Exchange
 
 logger = logging.getLogger("tusd_py")
@@ -35,7 +36,15 @@ class Unexplained(UploadError):
 class Endpoints:
     """The ASGI app below ``base_path`` (which begins and ends with a slash)."""
 
-    def __init__(self, lifecycle: Lifecycle, dialect: Dialect, *, base_path: str, public_url: str | None) -> None:
+    def __init__(
+        self,
+        lifecycle: Lifecycle,
+        dialect: Dialect,
+        *,
+        base_path: str,
+        public_url: str | None,
+        downloads: bool = True,
+    ) -> None:
         self._lifecycle = lifecycle
         self._dialect = dialect
         self._base_path = base_path
@@ -44,7 +53,7 @@ class Endpoints:
         self._upload: Mapping[str, Endpoint] = {
             "OPTIONS": self._discover,
             "HEAD": self._status,
-            "GET": self._download,
+            **({"GET": self._download} if downloads else {}),
             "PATCH": self._append,
             "DELETE": self._terminate,
         }
@@ -94,7 +103,10 @@ class Endpoints:
         return self._dialect.created(upload, self._location(exchange, upload.id))
 
     async def _status(self, exchange: Exchange, id: str) -> Reply:
-        return self._dialect.status(await self._lifecycle.status(id))
+        upload = await self._lifecycle.status(id)
+        if not upload.is_complete or "GET" not in self._upload:
+            return self._dialect.status(upload)
+        return self._dialect.status(upload, download.describe(download.represent(upload, utc_now())))
 
     async def _append(self, exchange: Exchange, id: str) -> Reply:
         append = self._dialect.parse_append(exchange.fields, exchange.body.size)
@@ -104,9 +116,17 @@ class Endpoints:
         await self._lifecycle.terminate(id)
         return self._dialect.terminated()
 
-    async def _download(self, exchange: Exchange, id: str) -> None:
-        upload, chunks = await self._lifecycle.read(id)
-        await exchange.stream(self._dialect.downloaded(build_head(upload)), chunks)
+    async def _download(self, exchange: Exchange, id: str) -> Reply | None:
+        upload, read = await self._lifecycle.read(id)
+        representation = download.represent(upload, utc_now())
+        check_preconditions(exchange.fields, representation)
+        if is_not_modified(exchange.fields, representation):
+            return self._dialect.downloaded(download.build_not_modified(representation))
+        part = select_range(exchange.fields, representation)
+        head = download.build_head(upload, representation, part, await download.shown_as(upload, read))
+        start, stop = (part.start, part.stop) if part else (0, representation.length)
+        await exchange.stream(self._dialect.downloaded(head), read(start, stop))
+        return None
 
     def _location(self, exchange: Exchange, id: str) -> str:
         path = self._base_path + id

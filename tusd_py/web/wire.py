@@ -61,11 +61,10 @@ class RequestBody(Body):
         except (TimeoutError, ConnectionLost):
             return
 
-    async def until_left(self) -> None:
-        """Wait until the client is gone; whatever it still sends is dropped."""
-        with suppress(ConnectionLost):
-            while True:
-                await self._next()
+    async def wait_for_the_end(self) -> None:
+        """Wait until the client is gone; what it still sends is dropped."""
+        while (await self._receive())["type"] == "http.request":
+            pass
 
     async def _next(self) -> Message:
         message = await self._receive()
@@ -123,8 +122,8 @@ class Exchange:
         if is_unread and self._is_http_1:
             fields.append(("Connection", "close"))
         body = b"" if self._scope["method"] == "HEAD" else reply.body
-        # A HEAD says nothing of the length that GET would have; 204 has no content at all (RFC 9110, 8.6).
-        if self._scope["method"] != "HEAD" and reply.status != 204:
+        # HEAD and 304 say nothing of the length that GET would have; 204 has no content at all (RFC 9110, 8.6).
+        if self._scope["method"] != "HEAD" and reply.status not in (204, 304):
             fields.append(("Content-Length", str(len(body))))
         await self._start(reply.status, fields)
         if is_unread:
@@ -136,21 +135,33 @@ class Exchange:
     async def stream(self, reply: Reply, chunks: AsyncGenerator[bytes, None]) -> None:
         """Send ``reply`` with a body in chunks; its fields say the length.
 
-        The first chunk is there before the answer begins, so that content that is gone is still told as such. Nothing
-        is read for a client that is gone, or that asked for the head alone.
+        The first chunk is there before the answer begins, so that content that is gone is still told as such.
+
+        Raises:
+            ConnectionLost: the client left before it had everything.
         """
-        leaving = asyncio.create_task(self.body.until_left())
-        try:
-            async with aclosing(chunks):
-                chunk = await anext(chunks, b"")
-                await self._start(reply.status, list(reply.fields))
-                while chunk and self._scope["method"] != "HEAD" and not leaving.done():
-                    await self._send({"type": "http.response.body", "body": chunk, "more_body": True})
+        async with aclosing(chunks):
+            chunk = await anext(chunks, b"")
+            await self._start(reply.status, list(reply.fields))
+            # Servers take chunks for a client that is gone without a word (ASGI before 2.4), so we listen as well:
+            # nobody is to read gigabytes for nobody.
+            leaving = asyncio.create_task(self.body.wait_for_the_end())
+            try:
+                while chunk and self._scope["method"] != "HEAD":
+                    await self._send_chunk(chunk)
+                    if leaving.done():
+                        raise ConnectionLost
                     chunk = await anext(chunks, b"")
-            if not leaving.done():
-                await self._send({"type": "http.response.body", "body": b""})
-        finally:
-            leaving.cancel()
+            finally:
+                leaving.cancel()
+                await asyncio.wait([leaving])
+        await self._send({"type": "http.response.body", "body": b""})
+
+    async def _send_chunk(self, chunk: bytes) -> None:
+        try:
+            await self._send({"type": "http.response.body", "body": chunk, "more_body": True})
+        except OSError as error:
+            raise ConnectionLost from error
 
     async def _start(self, status: int, fields: list[tuple[str, str]]) -> None:
         self._has_started = True
