@@ -61,7 +61,7 @@ class MeasuredServer:
 
     def peak_memory(self) -> int:
         """Return the most bytes that each process was ever resident with, all together."""
-        return sum(_high_water(process.pid) for process in self._processes())
+        return sum(high_water(process.pid) for process in self._processes())
 
     def files(self) -> list[str]:
         """Return the names of all files in the upload folder."""
@@ -99,7 +99,14 @@ def build_size(size: float) -> str:
     return f"{size / GIB:.2f} GiB" if abs(size) >= GIB else f"{size / MIB:.2f} MiB"
 
 
-def _high_water(pid: int) -> int:
+def forget_high_water(pid: int) -> int:
+    """Let ``high_water`` begin anew, and return the bytes that the process is resident with now."""
+    Path(f"/proc/{pid}/clear_refs").write_text("5")  # proc_pid_clear_refs(5)
+    return high_water(pid)
+
+
+def high_water(pid: int) -> int:
+    """Return the most bytes that a process was ever resident with."""
     # "VmHWM:     41234 kB" (proc_pid_status(5))
     for line in Path(f"/proc/{pid}/status").read_text().splitlines():
         if line.startswith("VmHWM:"):
