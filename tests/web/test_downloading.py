@@ -250,6 +250,7 @@ def test_a_sound_is_shown_as_what_it_is(media_server: Server, tmp_path: Path) ->
     for fields in ("", "Range: bytes=100-\r\n"):
         answer = media_server.ask("GET", path, fields)
         assert shown(answer) == ("audio/mpeg", 'inline; filename="talk.mp3"')
+        assert answer.fields["content-security-policy"].startswith("sandbox; default-src 'none'; ")
         assert answer.fields["x-content-type-options"] == "nosniff"
 
 

@@ -19,9 +19,14 @@ from tusd_py.upload import Upload
 from tusd_py.web.display import MEDIA_TYPES, display_type
 
 # The content is somebody's upload (reliability: stored scripts).
-_SAFETY = (
-    ("X-Content-Type-Options", "nosniff"),
-    ("Content-Security-Policy", "sandbox; default-src 'none'"),
+_NO_SNIFFING = ("X-Content-Type-Options", "nosniff")
+_SAVED_POLICY = ("Content-Security-Policy", "sandbox; default-src 'none'")
+
+# A browser that is sent to a film makes a page of its own for it, and holds it to the film's policy: Chromium's player
+# stays empty without leave to load what it plays, and loses its looks without styles. Neither can run anything.
+_SHOWN_POLICY = (
+    "Content-Security-Policy",
+    "sandbox; default-src 'none'; img-src 'self'; media-src 'self'; style-src 'unsafe-inline'",
 )
 
 # It does not change, but it may be removed, or not be for everybody: caches keep it for one client, and ask again.
@@ -78,7 +83,8 @@ def build_head(upload: Upload, representation: Representation, part: ByteRange |
                 "Content-Disposition",
                 build_disposition(upload.metadata.filename, "inline" if shown_as else "attachment"),
             ),
-            *_SAFETY,
+            _NO_SNIFFING,
+            _SHOWN_POLICY if shown_as else _SAVED_POLICY,
             _CACHING,
             *describe(representation),
         ),
