@@ -219,6 +219,10 @@ class Lifecycle:
             raise UploadNotFound
         return upload, partial(self._store.read, upload)
 
+    async def path(self, upload: Upload) -> str | None:
+        """Return the file that holds a complete upload, for a server that sends files itself; ``None`` without one."""
+        return await self._store.path(upload)
+
     async def expire(self, id: str, *, left_at: datetime | None = None) -> Upload | None:
         """Remove an upload that was left unfinished for too long, and return what was removed.
 

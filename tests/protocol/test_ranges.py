@@ -55,7 +55,6 @@ def fields(**values: str) -> Fields:
         (f"bytes=3-{'9' * 60_000}", 3, 10),
         (f"bytes=-{'9' * 60_000}", 0, 10),
         (f"bytes={'0' * 60_000}3-6", 3, 7),
-        ("bytes=3-6" + "," * 60_000, 3, 7),
     ],
 )
 def test_one_range_is_served(text: str, start: int, stop: int) -> None:
@@ -91,6 +90,7 @@ def test_one_range_is_served(text: str, start: int, stop: int) -> None:
         "bytes=1e1-2e1",
         "bytes=0-1\0",
         "bytes=" + "0-," * 20_000,
+        "bytes=3-6" + "," * 60_000,
         "bytes=" + "=" * 60_000,
     ],
 )
@@ -183,6 +183,7 @@ def test_two_lines_of_range_are_two_ranges() -> None:
         ("0123abcd", False),
         (f"junk, {ETAG}", False),
         (f'"a{ETAG}', False),
+        ('"a",' * 15_000 + ETAG, False),
         ('"' * 60_000, False),
         ("," * 60_000, False),
     ],

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import fcntl
 import os
 import socket
 import threading
 from base64 import b64encode
-from collections.abc import AsyncGenerator, Generator, Iterator
+from collections.abc import AsyncGenerator, Generator, Iterator, MutableMapping
 from contextlib import aclosing
 from datetime import timedelta
 from email.utils import format_datetime, parsedate_to_datetime
@@ -15,6 +16,7 @@ from errno import EIO
 from pathlib import Path
 
 import pytest
+from starlette.types import Message
 
 from tests.live import APPEND, TUS, Answer, Server, serving
 from tests.media_files import make_media_file
@@ -363,3 +365,45 @@ def test_nothing_is_read_for_a_client_that_left(large: Server, store: WatchedSto
     download.close()
     assert store.was_left.wait(20)
     assert store.given < LARGE
+
+
+async def ask_in_memory(
+    app: TusApp, method: str, path: str, *fields: tuple[bytes, bytes], extensions: dict[str, object]
+) -> list[MutableMapping[str, object]]:
+    """Return what the app sends to a server that offers ``extensions``."""
+    sent: list[MutableMapping[str, object]] = []
+
+    async def receive() -> Message:
+        await asyncio.Event().wait()
+        raise AssertionError
+
+    async def send(message: Message) -> None:
+        sent.append(message)
+
+    scope = {"type": "http", "method": method, "path": path, "headers": list(fields), "extensions": extensions}
+    await app(scope, receive, send)
+    return sent
+
+
+def test_a_whole_file_is_left_to_a_server_that_sends_files(server: Server, folder: Path) -> None:
+    path = finish(server)
+    data = data_of(folder, path)
+    extension: dict[str, object] = {"http.response.pathsend": {}}
+
+    async def ask() -> None:
+        app = TusApp(upload_dir=folder)
+        async with app.lifespan():
+            _, whole = await ask_in_memory(app, "GET", path, extensions=extension)
+            assert whole == {"type": "http.response.pathsend", "path": str(data)}
+            _, part, _ = await ask_in_memory(app, "GET", path, (b"range", b"bytes=3-6"), extensions=extension)
+            assert part["body"] == b"3456"
+            _, without, _ = await ask_in_memory(app, "GET", path, extensions={})
+            assert without["body"] == CONTENT
+            override = (b"x-http-method-override", b"GET")
+            _, head = await ask_in_memory(app, "HEAD", path, override, extensions=extension)
+            assert head["body"] == b""
+            replace_by_link(data)
+            gone, _ = await ask_in_memory(app, "GET", path, extensions=extension)
+            assert gone["status"] == 404
+
+    asyncio.run(ask())

@@ -88,10 +88,6 @@ class Dialect(ABC):
         """Say what ``head`` says of a finished upload's content, which neither dialect knows anything about."""
 
     @abstractmethod
-    def downloaded(self, head: Reply) -> Reply:
-        """Return the head of a download, which is no part of the dialect, as an answer in it."""
-
-    @abstractmethod
     def terminated(self) -> Reply:
         """Say that the upload is gone."""
 

@@ -2,8 +2,8 @@
 
 Plain decisions over header fields; nothing here opens anything. One range is served, because that is what players and
 resumed downloads ask for. Several of them, and what is no range at all, are answered with the whole: the standard
-allows that (RFC 9110, 14.2), and so no request can make us work for many small pieces. All parsing is linear in what
-was sent, which the limit on heads bounds.
+allows that (RFC 9110, 14.2), and so no request can make us work for many small pieces. Of a list no more than
+``MAX_MEMBERS`` are looked at, and all parsing is linear in what was sent.
 
 Fields whose value is malformed count as not sent (RFC 9110, 13.1.3, 13.1.4 and 14.2).
 """
@@ -16,6 +16,9 @@ from datetime import datetime
 
 from tusd_py.errors import BadRequest, PreconditionFailed, RangeNotSatisfiable
 from tusd_py.protocol.fields import MAX_DIGITS, Fields, build_http_date, parse_http_date
+
+# Far more than clients send; a head has room for twenty thousand.
+MAX_MEMBERS = 32
 
 # RFC 9110, 14.1.1 and 14.1.2:
 #   ranges-specifier = range-unit "=" range-set     int-range    = first-pos "-" [ last-pos ]
@@ -112,7 +115,7 @@ def parse_range(text: str, length: int) -> ByteRange | None:
         RangeNotSatisfiable: the range is well formed and holds no byte (416).
     """
     unit, _, specs = text.partition("=")
-    if unit.lower() != "bytes":
+    if unit.lower() != "bytes" or specs.count(",") > MAX_MEMBERS:
         return None
     # Empty members of a list count for nothing (RFC 9110, 5.6.1.2).
     members = [member for member in (spec.strip(" \t") for spec in specs.split(",")) if member]
@@ -163,12 +166,15 @@ def _is_range_wanted(fields: Fields, representation: Representation) -> bool:
 def _names(tags: str, etag: str, *, weak: bool) -> bool:
     """Tell whether a list of entity tags, or ``*``, names ``etag``; ``weak`` lets weak tags count.
 
-    What follows a member that is no tag is not looked at.
+    What follows a member that is no tag, or the last of ``MAX_MEMBERS``, is not looked at.
     """
     if tags == "*":
         return True
     position = _skip(tags, 0)
-    while (member := _ETAG.match(tags, position)) is not None:
+    for _ in range(MAX_MEMBERS):
+        member = _ETAG.match(tags, position)
+        if member is None:
+            return False
         if member[2] == etag and (weak or not member[1]):
             return True
         position = _skip(tags, member.end())

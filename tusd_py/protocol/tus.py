@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 
 from tusd_py.errors import (
     BadRequest,
@@ -130,10 +129,6 @@ class Tus(Dialect):
     def downloaded(self, head: Reply) -> Reply:
         """Source: tus 1.0.0, Tus-Resumable: in every answer. GET itself is not part of it."""
         return Reply(head.status, (_VERSION_FIELD, *head.fields), head.body)
-
-    def downloaded(self, head: Reply) -> Reply:
-        """Source: tus 1.0.0, Tus-Resumable: in every response."""
-        return replace(head, fields=(_VERSION_FIELD, *head.fields))
 
     def terminated(self) -> Reply:
         """Source: tus 1.0.0, Termination: 204."""

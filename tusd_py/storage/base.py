@@ -124,6 +124,13 @@ class Store(ABC):
         Raises ``UploadNotFound`` when the data went away.
         """
 
+    async def path(self, upload: Upload) -> str | None:
+        """Return where a file holds the bytes of a complete upload, and nothing else, for who can send it faster.
+
+        ``None`` when there is no such file; then there is only ``read``.
+        """
+        return None
+
     @abstractmethod
     async def delete(self, id: str) -> None:
         """Remove the upload, record and data. An unknown id is no error.

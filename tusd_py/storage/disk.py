@@ -137,6 +137,9 @@ class DiskStore(Store):
         except OSError as error:
             raise translated(error) from error
 
+    async def path(self, upload: Upload) -> str | None:
+        return await self._threads.run(self._path_to_send, upload)
+
     async def delete(self, id: str) -> None:
         await self._threads.run(self._delete, id)
 
@@ -337,6 +340,11 @@ class DiskStore(Store):
         if upload.is_complete:
             return self._layout.complete_data(upload.id, upload.extension)
         return self._layout.data(upload.id)
+
+    def _path_to_send(self, upload: Upload) -> str | None:
+        path = self._layout.complete_data(upload.id, upload.extension)
+        status = stat_regular(path)
+        return path if status is not None and status.st_size == upload.offset else None
 
     def _count_failed_sync(self) -> None:
         self.failed_syncs += 1

@@ -123,9 +123,14 @@ class Endpoints:
         if is_not_modified(exchange.fields, representation):
             return self._dialect.downloaded(download.build_not_modified(representation))
         part = select_range(exchange.fields, representation)
-        head = download.build_head(upload, representation, part, await download.shown_as(upload, read))
+        shown_as = await download.shown_as(upload, read)
+        head = self._dialect.downloaded(download.build_head(upload, representation, part, shown_as))
+        path = await self._lifecycle.path(upload) if part is None and exchange.can_send_files else None
+        if path is not None:
+            await exchange.send_file(head, path)
+            return None
         start, stop = (part.start, part.stop) if part else (0, representation.length)
-        await exchange.stream(self._dialect.downloaded(head), read(start, stop))
+        await exchange.stream(head, read(start, stop))
         return None
 
     def _location(self, exchange: Exchange, id: str) -> str:

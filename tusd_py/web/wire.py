@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import AsyncGenerator
-from contextlib import aclosing, suppress
+from contextlib import aclosing
 from urllib.parse import quote
 
 from starlette.types import Message, Receive, Scope, Send
@@ -157,10 +157,21 @@ class Exchange:
                 await asyncio.wait([leaving])
         await self._send({"type": "http.response.body", "body": b""})
 
+    @property
+    def can_send_files(self) -> bool:
+        """Whether the server sends whole files by itself, past Python. Source: ASGI, Path Send extension."""
+        return "http.response.pathsend" in (self._scope.get("extensions") or {}) and self._scope["method"] != "HEAD"
+
+    async def send_file(self, reply: Reply, path: str) -> None:
+        """Send ``reply`` with the file at ``path`` as its body, where ``can_send_files`` says so."""
+        await self._start(reply.status, list(reply.fields))
+        await self._send({"type": "http.response.pathsend", "path": path})
+
     async def _send_chunk(self, chunk: bytes) -> None:
         try:
             await self._send({"type": "http.response.body", "body": chunk, "more_body": True})
-        except OSError as error:
+        except (OSError, RuntimeError) as error:
+            # RuntimeError is what uvloop says of a transport that is closed.
             raise ConnectionLost from error
 
     async def _start(self, status: int, fields: list[tuple[str, str]]) -> None:
