@@ -380,7 +380,13 @@ async def ask_in_memory(
     async def send(message: Message) -> None:
         sent.append(message)
 
-    scope = {"type": "http", "method": method, "path": path, "headers": list(fields), "extensions": extensions}
+    scope = {
+        "type": "http",
+        "method": method,
+        "path": path,
+        "headers": [(b"host", b"a"), *fields],
+        "extensions": extensions,
+    }
     await app(scope, receive, send)
     return sent
 

@@ -256,7 +256,8 @@ class DiskStore(Store):
         if data is not None and data.st_size != (record.length or 0):
             return None  # these are not the bytes that were uploaded: the content is exact, or the upload is gone
         # Whoever the folder is for may have taken the data away. The upload was complete all the same.
-        return record.upload(offset=record.length or 0, written_at=record.completed_at)
+        written_at = record.completed_at if data is None else _written_at(data)
+        return record.upload(offset=record.length or 0, written_at=written_at)
 
     def _save(self, upload: Upload) -> None:
         layout, id, durable = self._layout, upload.id, self._fsync == "request"
