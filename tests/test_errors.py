@@ -12,6 +12,7 @@ from tusd_py.errors import ConnectionLost, UploadError
 EXAMPLES: tuple[UploadError, ...] = (
     errors.BadRequest("ERR_INVALID_OFFSET", "Upload-Offset is missing; send it"),
     errors.ExtensionRefused(extension=".exe", allowed=(".mp3", ".wav")),
+    errors.FinalUpload(),
     errors.UploadNotFound(),
     errors.MethodNotAllowed(allowed=("POST", "OPTIONS")),
     errors.OffsetMismatch(expected=5, provided=7),

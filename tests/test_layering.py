@@ -20,7 +20,7 @@ ROWS: tuple[tuple[str, ...], ...] = (
     ("errors", "cancellation"),
     ("protocol",),
     ("storage", "locks", "hooks", "media"),
-    ("intake",),
+    ("intake", "concatenation"),
     ("lifecycle", "metrics"),
     ("expiration",),
     ("web", "client"),

@@ -88,6 +88,7 @@ def assemble(settings: Settings, *, store: Store | None = None, locks: Locks | N
         algorithms=known,
         pool=SlabPool(settings.buffer_memory, settings.chunk_size),
         body_idle_timeout=settings.body_idle_timeout_seconds,
+        remove_partials=settings.remove_partials_after_use,
     )
     lifecycle = Lifecycle(store, locks, surroundings)
     sweeper = Sweeper(
@@ -98,7 +99,8 @@ def assemble(settings: Settings, *, store: Store | None = None, locks: Locks | N
         interval=settings.sweep_interval_seconds,
         completed_expiry=_timedelta(settings.completed_upload_expiry_seconds),
     )
-    return Parts(store, locks, lifecycle, sweeper, Tus(limits, tuple(known)))
+    dialect = Tus(limits, tuple(known), concatenation=not settings.disable_concatenation)
+    return Parts(store, locks, lifecycle, sweeper, dialect)
 
 
 def _locks_for(store: Store, *, timeout: float) -> Locks:

@@ -3,6 +3,7 @@
     UploadError
     ├── BadRequest                400  a field is missing or malformed
     │   └── ExtensionRefused      400  the name's extension is not among the allowed ones
+    ├── FinalUpload               403  bytes for an upload that is written by concatenation alone
     ├── UploadNotFound            404
     ├── MethodNotAllowed          405
     ├── OffsetMismatch            409  the append starts where the upload does not end
@@ -74,6 +75,16 @@ class ExtensionRefused(BadRequest):
             "ERR_EXTENSION_NOT_ALLOWED",
             f"{found} is not accepted here; send a file with one of {', '.join(self.allowed)}",
         )
+
+
+class FinalUpload(UploadError):
+    """A request holds bytes for a final upload, which consists of its partials and of nothing else."""
+
+    status = 403
+    code = "ERR_MODIFY_FINAL"
+
+    def __init__(self) -> None:
+        super().__init__("a final upload takes no bytes, it is made of its partials; send bytes to those")
 
 
 class UploadNotFound(UploadError):

@@ -112,8 +112,12 @@ class Sweeper:
         now = self._now()
         before, self._watched = self._watched, {}
         async for upload in self._store.list():
+            if upload.is_pending:
+                # Whether a final that waits goes or completes is for its partials to say.
+                await self._end(upload, self._expire, swept.expired, swept, dry_run=dry_run)
+                continue
             is_left = rules.is_expired(upload, self._limits, now) or self._is_stale(upload, now, before)
-            if upload.is_whole or (is_left and is_confirmed(upload)):
+            if (upload.is_whole and not upload.is_complete) or (is_left and is_confirmed(upload)):
                 await self._end(upload, self._expire, swept.expired, swept, dry_run=dry_run)
         if self._completed_expiry is not None:
             async for upload in self._store.list(complete=True):

@@ -8,16 +8,18 @@ from __future__ import annotations
 
 import logging
 import secrets
-from collections.abc import AsyncGenerator, Callable, Mapping
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, nullcontext, suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import partial
 
+from tusd_py.concatenation import Concatenation
 from tusd_py.errors import (
     BodyTimedOut,
     ConnectionLost,
     ContentRefused,
+    FinalUpload,
     ServerStopping,
     StorageFailed,
     StorageFull,
@@ -27,6 +29,7 @@ from tusd_py.errors import (
     UploadInterrupted,
     UploadLocked,
     UploadNotFound,
+    UploadTooLarge,
 )
 from tusd_py.intake import REFUSALS, Beginning, Body, Intake, SlabPool
 from tusd_py.locks.base import Hold, Locks
@@ -42,6 +45,9 @@ logger = logging.getLogger("tusd_py")
 
 # Gives the bytes of an upload from one offset to before another one, in chunks.
 Reader = Callable[[int, int], AsyncGenerator[bytes, None]]
+# Finals that one partial tells of its completion. Those beyond it learn of it when somebody asks, or from the sweeper:
+# a record must not grow with every request that names it.
+MAX_AWAITING = 64
 
 _STORAGE_TROUBLE = (StorageFull, StorageUnavailable, StorageFailed)
 _BROKEN_OFF = (UploadInterrupted, BodyTimedOut, ServerStopping, ConnectionLost)
@@ -63,7 +69,7 @@ class Surroundings:
     """What a lifecycle works with besides its store and locks.
 
     ``algorithms`` are the checksums that can be verified, by name; ``body_idle_timeout`` is in seconds, ``None`` for
-    no bound on silence.
+    no bound on silence; ``remove_partials`` says whether partials go as soon as a final was made of them.
     """
 
     limits: Limits
@@ -71,6 +77,7 @@ class Surroundings:
     algorithms: Mapping[str, Callable[[], Digest]]
     pool: SlabPool
     body_idle_timeout: float | None = None
+    remove_partials: bool = False
     now: Callable[[], datetime] = utc_now
     new_id: Callable[[], str] = random_id
 
@@ -88,6 +95,8 @@ class Lifecycle:
         self._body_idle_timeout = surroundings.body_idle_timeout
         self._now = surroundings.now
         self._new_id = surroundings.new_id
+        self._remove_partials = surroundings.remove_partials
+        self._concatenation = Concatenation(store, surroundings.limits, surroundings.media, surroundings.now)
         self._running: set[Intake] = set()
         self._is_stopping = False
 
@@ -100,6 +109,7 @@ class Lifecycle:
         self._is_stopping = True
         for intake in tuple(self._running):
             intake.interrupt(ServerStopping())
+        self._concatenation.stop()
 
     async def create(self, create: Create, body: Body) -> Upload:
         """Make a new upload, with the first bytes of it if the request has some; complete if that is all of it.
@@ -118,7 +128,8 @@ class Lifecycle:
         if self._is_stopping:
             raise ServerStopping
         rules.check_create(create, self._limits)
-        extension = self._media.check_name(create.metadata)
+        # The name and content of a partial say nothing; those of the final do.
+        extension = "" if create.is_partial else self._media.check_name(create.metadata)
         verification = self._verification(create.checksum)
         if verification is not None and not create.has_body:
             verification.check()
@@ -131,6 +142,8 @@ class Lifecycle:
                 length=create.length,
                 metadata=create.metadata,
                 extension=extension,
+                concat=create.concat,
+                is_partial=create.is_partial,
             )
         )
         _log("created", upload, length=upload.length)
@@ -147,11 +160,51 @@ class Lifecycle:
                     raise
                 return left
 
+    async def concatenate(self, create: Create, members: Sequence[str]) -> Upload:
+        """Make a final of the uploads ``members``, in this order; complete if they are, else it waits for them.
+
+        Raises, and leaves nothing behind:
+            UploadNotFound, UploadExpired: a member is not there (404, 410).
+            BadRequest: a member is no partial (400).
+            UploadTooLarge: together they are above the maximum (413).
+            ExtensionRefused, ContentRefused: the name or the content is not accepted (400, 415).
+            UploadLocked: somebody is busy with an unfinished member for too long (423).
+            StorageFull, ServerStopping: see ``create``.
+        """
+        if self._is_stopping:
+            raise ServerStopping
+        extension = self._media.check_name(create.metadata)
+        partials, length = await self._concatenation.check(members)
+        now = self._now()
+        final = await self._store.create(
+            Upload(
+                id=self._new_id(),
+                created_at=now,
+                written_at=now,
+                length=length,
+                metadata=create.metadata,
+                extension=extension,
+                concat=create.concat,
+                members=tuple(members),
+            )
+        )
+        _log("created", final, length=length, members=len(members))
+        try:
+            for partial in partials:
+                if not partial.is_complete:
+                    await self._await(final, partial.id)
+            async with self._locks.hold(final.id):
+                return await self._settled(final.id)
+        except UploadError as error:
+            await self._remove_refused(final, error)
+            raise
+
     async def append(self, id: str, append: Append, body: Body) -> Upload:
         """Add bytes to an upload, and complete it with the last of them.
 
         Raises:
             UploadNotFound, UploadExpired: there is nothing to add to (404, 410).
+            FinalUpload: it is written by concatenation alone (403).
             UploadLocked: somebody else is busy with it for too long (423).
             OffsetMismatch, BadRequest, UploadTooLarge, UploadOverrun: see ``rules.check_append``.
             ChecksumMismatch: the content is damaged; nothing of it was kept (460).
@@ -162,10 +215,15 @@ class Lifecycle:
         """
         if self._is_stopping:
             raise ServerStopping
+        if self._concatenation.is_running(id):
+            raise FinalUpload
         async with self._locks.hold(id) as hold:
-            upload = await self._settled(id)
+            upload = await self._store.get(id)
+            if upload.is_final:
+                raise FinalUpload
+            upload = await self._completed(upload, None)
             try:
-                return await self._append(upload, append, body, hold)
+                upload = await self._append(upload, append, body, hold)
             except (ContentRefused, UploadExpired):
                 raise
             except UploadError as error:
@@ -173,6 +231,9 @@ class Lifecycle:
                     _log("refused", upload, error=error.code)
                 error.upload = await self._measured(upload)
                 raise
+        if upload.is_complete:
+            await self._tell_finals(upload)
+        return upload
 
     async def status(self, id: str) -> Upload:
         """Return the upload as it is; a request that is writing to it is ended first, so that the offset holds.
@@ -182,13 +243,19 @@ class Lifecycle:
         Raises:
             UploadNotFound, UploadExpired, UploadLocked.
             ContentRefused: a crash left it whole but unmarked, and its content is not what its name says; removed.
+            UploadTooLarge: the partials of this final turned out to be larger than what is accepted; removed.
         """
         try:
             upload = await self._store.get(id)
-            if upload.is_complete:
-                return upload
-            async with self._locks.hold(id):
-                upload = await self._settled(id)
+            if upload.is_pending:
+                # No offset is told, so nobody has to be disturbed for it.
+                async with self._locks.try_hold(id) as is_held:
+                    if is_held:
+                        upload = await self._settled(id)
+            elif not upload.is_complete:
+                async with self._locks.hold(id):
+                    upload = await self._settled(id)
+                await self._tell_finals(upload)
         except _STORAGE_TROUBLE as error:
             logger.warning("upload %s cannot be told of: %s", id, error, exc_info=error)
             raise UploadLocked from error
@@ -206,16 +273,18 @@ class Lifecycle:
             self._check_expiration(upload)
             await self._store.delete(id)
         _log("terminated", upload, offset=upload.offset)
+        await self._tell_finals(upload)
 
     async def read(self, id: str) -> tuple[Upload, Reader]:
         """Return a complete upload and what gives its bytes. Takes no lock.
 
         Raises:
-            UploadNotFound: there is no such upload, it is not complete, or its content is no longer as long as it was.
+            UploadNotFound: there is no such upload, it is not complete, it is a partial, or its content is no longer as
+                long as it was.
         """
         upload = await self._store.get(id)
         # Somebody may have cut or lengthened the data where it lies. That is not what was uploaded any more.
-        if not upload.is_complete or not upload.is_whole:
+        if not upload.is_complete or upload.is_partial or not upload.is_whole:
             raise UploadNotFound
         return upload, partial(self._store.read, upload)
 
@@ -230,8 +299,11 @@ class Lifecycle:
         expired. One that a crash left whole but unmarked is completed instead. The caller holds the lock, for it
         decides whether somebody who has it is to be disturbed.
         """
-        upload = await self._settled(id)
-        is_left = upload.written_at == left_at and not upload.is_complete
+        upload = await self._store.get(id)
+        if upload.is_pending:
+            return await self._expire_final(upload)
+        upload = await self._completed(upload, None)
+        is_left = upload.written_at == left_at and (upload.is_partial or not upload.is_complete)
         if not is_left and not rules.is_expired(upload, self._limits, self._now()):
             return None
         await self._store.delete(id)
@@ -246,6 +318,35 @@ class Lifecycle:
                 return left
         await self._remove_refused(upload, error)
         return None
+
+    async def _expire_final(self, final: Upload) -> Upload | None:
+        """Complete a final whose partials are there, and remove one that lost some of them."""
+        try:
+            await self._completed(final, None)
+        except UploadNotFound:
+            return final
+        except UploadExpired:
+            pass  # it goes with its partial, and that is removed by whoever confirms the expiration
+        return None
+
+    async def _await(self, final: Upload, id: str) -> None:
+        """Let the partial ``id`` tell ``final`` when it completes."""
+        async with self._locks.hold(id):
+            partial = await self._settled(id)
+            if not partial.is_complete and len(partial.awaited_by) < MAX_AWAITING:
+                await self._store.save(replace(partial, awaited_by=(*partial.awaited_by, final.id)))
+
+    async def _tell_finals(self, partial: Upload) -> None:
+        """Settle the finals that wait for ``partial``, which is complete or gone. Its lock must not be held."""
+        for id in partial.awaited_by:
+            try:
+                async with self._locks.hold(id):
+                    await self._settled(id)
+            except UploadNotFound:
+                continue  # it is gone, or has gone with the partial
+            except UploadError as error:
+                # That is between the final and its client; whoever asks for the final next is told.
+                logger.warning("final %s cannot be completed: %s", id, error)
 
     async def _append(self, upload: Upload, append: Append, body: Body, hold: Hold) -> Upload:
         settled = rules.check_append(upload, append, self._limits, self._now())
@@ -319,8 +420,14 @@ class Lifecycle:
         return await self._completed(await self._store.get(id), None)
 
     async def _completed(self, upload: Upload, beginning: Beginning | None) -> Upload:
+        if upload.is_pending and not upload.is_whole:
+            upload = await self._filled(upload)
         if upload.is_complete or not upload.is_whole:
             return upload
+        if upload.is_partial:
+            completed = await self._store.finish(replace(upload, completed_at=self._now()))
+            _log("completed", completed, length=completed.length)
+            return completed
         first_bytes = beginning.bytes if beginning is not None else await self._first_bytes(upload)
         try:
             self._media.check_content(upload.extension, first_bytes, whole=True)
@@ -330,11 +437,28 @@ class Lifecycle:
         extension = upload.extension or self._media.extension_from_content(first_bytes)
         completed = await self._store.finish(replace(upload, completed_at=self._now(), extension=extension))
         _log("completed", completed, length=completed.length)
+        if self._remove_partials:
+            await self._remove_members(completed)
         return completed
+
+    async def _filled(self, final: Upload) -> Upload:
+        try:
+            return await self._concatenation.fill(final)
+        except (UploadNotFound, UploadTooLarge, ContentRefused) as error:
+            # None of this will ever be otherwise.
+            await self._remove_refused(final, error)
+            raise
+
+    async def _remove_members(self, final: Upload) -> None:
+        for id in sorted(set(final.members)):
+            with suppress(UploadError):
+                async with self._locks.try_hold(id) as is_held:
+                    if is_held:
+                        await self._store.delete(id)
 
     async def _beginning(self, upload: Upload) -> Beginning | None:
         """Return what is needed to judge the content of this upload; ``None`` where it was judged before."""
-        if upload.offset >= SNIFF_SIZE or upload.is_complete:
+        if upload.offset >= SNIFF_SIZE or upload.is_complete or upload.is_partial:
             return None
         return Beginning(
             await self._first_bytes(upload),

@@ -86,6 +86,8 @@ class Knobs(TypedDict, total=False):
     sniff: Sniff
     fsync: Fsync
     space_reserve: SizeWords
+    disable_concatenation: bool
+    remove_partials_after_use: bool
     base_path: str
     public_url: str | None
     root_path: str
@@ -159,6 +161,10 @@ class Settings(BaseSettings):
         "never: what the system has written by itself.",
     )
     space_reserve: Size = _knob("0", "What new uploads leave free on the disk.")
+    disable_concatenation: bool = _knob(False, "Take no uploads in several parts that are joined at the end.")
+    remove_partials_after_use: bool = _knob(
+        False, "Remove the parts as soon as an upload was made of them, instead of letting them expire."
+    )
     base_path: BasePath = _knob("/files/", "The path of the endpoint.")
     public_url: PublicUrl = _knob(
         None,

@@ -52,7 +52,9 @@ class Upload:
     """An upload: what is recorded of it, and what is measured.
 
     Recorded: ``id``, ``created_at``, ``length`` (bytes, ``None`` while deferred), ``metadata``, ``extension`` (what
-    its file will end with, dot included) and ``completed_at``. All times are aware and in UTC.
+    its file will end with, dot included) and ``completed_at``. All times are aware and in UTC. Of a concatenation also
+    ``concat`` (the field that asked for it, as received), ``is_partial``, ``members`` (the ids that a final consists
+    of, in order, repeats included) and ``awaited_by`` (the ids of finals that are to hear when a partial completes).
 
     Measured by the store whenever the upload is looked up, and never written down: ``offset``, the bytes stored so
     far that count, and ``written_at``, when the last of them was stored.
@@ -64,6 +66,10 @@ class Upload:
     metadata: Metadata = NO_METADATA
     extension: str = ""
     completed_at: datetime | None = None
+    concat: str = ""
+    is_partial: bool = False
+    members: tuple[str, ...] = ()
+    awaited_by: tuple[str, ...] = ()
     offset: int = 0
     written_at: datetime
 
@@ -71,6 +77,16 @@ class Upload:
     def is_complete(self) -> bool:
         """Whether completion is recorded. ``offset == length`` alone does not say so."""
         return self.completed_at is not None
+
+    @property
+    def is_final(self) -> bool:
+        """Whether it consists of partials, and is written by concatenation alone."""
+        return bool(self.members)
+
+    @property
+    def is_pending(self) -> bool:
+        """Whether it is a final that still waits for some of its partials."""
+        return self.is_final and not self.is_complete
 
     @property
     def is_whole(self) -> bool:

@@ -16,6 +16,7 @@ from tusd_py.errors import BadRequest
 from tusd_py.protocol.fields import (
     MAX_DIGITS,
     Fields,
+    build_concat,
     build_content_type,
     build_defer_length,
     build_http_date,
@@ -23,6 +24,7 @@ from tusd_py.protocol.fields import (
     build_metadata,
     build_method,
     build_number,
+    parse_concat,
     parse_content_type,
     parse_defer_length,
     parse_http_date,
@@ -30,6 +32,7 @@ from tusd_py.protocol.fields import (
     parse_metadata,
     parse_method,
     parse_number,
+    parse_url_path,
 )
 
 LARGEST = 10**MAX_DIGITS - 1
@@ -274,6 +277,80 @@ def test_metadata_that_is_accepted_is_echoed_as_it_came_and_fits_into_a_header(t
 
 # Content-Type
 
+# Upload-Concat
+
+LISTS = {
+    "partial": (),
+    "final;/files/a": ("/files/a",),
+    "final;/files/a /files/b": ("/files/a", "/files/b"),
+    "final;/files/a /files/a": ("/files/a", "/files/a"),
+    "final;https://a.example/files/a b": ("https://a.example/files/a", "b"),
+    "final; /files/a   /files/b": ("/files/a", "/files/b"),
+    "final;/files/a;b": ("/files/a;b",),
+}
+NO_LISTS = [
+    "",
+    "final",
+    "final;",
+    "final;   ",
+    "Partial",
+    "partial;",
+    "partial;/files/a",
+    "partial,partial",
+    "Final;/files/a",
+    " final;/files/a",
+    "final ;/files/a",
+    "finally;/files/a",
+    "final,/files/a",
+    "final;/files/a\t/files/b",
+    "final;/files/a\n",
+    "final;/files/\0",
+    "final;/files/\xe9",
+    "/files/a",
+]
+
+
+@pytest.mark.parametrize(("text", "urls"), LISTS.items())
+def test_a_concatenation_is_a_partial_or_a_final_with_its_urls(text: str, urls: tuple[str, ...]) -> None:
+    assert parse_concat(text) == urls
+
+
+@pytest.mark.parametrize("text", NO_LISTS, ids=ascii)
+def test_anything_else_is_no_concatenation(text: str) -> None:
+    with pytest.raises(BadRequest) as caught:
+        parse_concat(text)
+    assert caught.value.code == "ERR_INVALID_CONCAT"
+
+
+@given(st.lists(st.from_regex(r"[!-~]+", fullmatch=True)))
+def test_a_concatenation_that_was_built_is_read_as_itself(urls: list[str]) -> None:
+    assert parse_concat(build_concat(urls)) == tuple(urls)
+
+
+@pytest.mark.parametrize(
+    ("url", "path"),
+    [
+        ("/files/a", "/files/a"),
+        ("http://a.example/files/a", "/files/a"),
+        ("HTTPS://a.example:8080/files/a/", "/files/a/"),
+        ("//a.example/files/a", "/files/a"),
+        ("https://user:word@[::1]:1/files/a", "/files/a"),
+        ("a", "a"),
+        ("/files/%61%2f%2561", "/files/a/%61"),
+        ("/files/../a//b", "/files/../a//b"),
+        ("ftp://a.example/files/a", "ftp://a.example/files/a"),
+        ("http://a.example", "http://a.example"),
+    ],
+)
+def test_the_path_of_a_url_has_no_host_and_is_decoded_once(url: str, path: str) -> None:
+    assert parse_url_path(url) == path
+
+
+@pytest.mark.parametrize("url", ["/files/a?b", "/files/a#b", "http://a.example?/files/a"])
+def test_a_url_with_a_query_or_a_fragment_names_no_upload(url: str) -> None:
+    with pytest.raises(BadRequest):
+        parse_url_path(url)
+
 
 @pytest.mark.parametrize(
     "text",
@@ -431,6 +508,8 @@ PARSERS: tuple[Callable[[str], object], ...] = (
     number,
     parse_defer_length,
     parse_metadata,
+    parse_concat,
+    parse_url_path,
     parse_content_type,
     parse_method,
     parse_list,

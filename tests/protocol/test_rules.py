@@ -312,3 +312,41 @@ def test_whatever_is_accepted_the_offset_stays_within_the_length_and_the_length_
         assert stored.length is None or stored.offset <= stored.length
         assert maximum is None or stored.offset <= maximum
         assert maximum is None or stored.length is None or stored.length <= maximum
+
+
+# Concatenation
+
+
+def partial(length: int | None = 50, *, written_at: datetime = NOW) -> Upload:
+    return replace(upload(length=length, offset=length or 0, written_at=written_at), is_partial=True)
+
+
+@pytest.mark.parametrize(
+    ("lengths", "sum"), [([50], 50), ([50, 50], 100), ([0, 0], 0), ([50, None], None), ([None], None), ([100, 0], 100)]
+)
+def test_a_final_is_as_long_as_its_partials(lengths: list[int | None], sum: int | None) -> None:
+    assert rules.check_members([partial(length) for length in lengths], LIMITS, NOW) == sum
+
+
+@pytest.mark.parametrize("lengths", [[101], [50, 51], [100, 1, None]])
+def test_partials_that_are_too_much_together_make_no_final(lengths: list[int | None]) -> None:
+    with pytest.raises(UploadTooLarge):
+        rules.check_members([partial(length) for length in lengths], LIMITS, NOW)
+
+
+def test_a_final_is_made_of_partials_alone() -> None:
+    with pytest.raises(BadRequest) as caught:
+        rules.check_members([partial(), upload()], LIMITS, NOW)
+    assert caught.value.code == "ERR_INVALID_CONCAT"
+
+
+def test_an_expired_partial_makes_no_final() -> None:
+    late = NOW + LIMITS.partial_expiry + SECOND if LIMITS.partial_expiry else NOW
+    complete = replace(partial(), completed_at=NOW)
+    with pytest.raises(UploadExpired):
+        rules.check_members([complete], LIMITS, late)
+
+
+def test_a_partial_expires_also_when_it_is_complete_and_a_final_lives_as_long_as_its_partials() -> None:
+    assert rules.expires_at(replace(partial(), completed_at=NOW), LIMITS) == rules.expires_at(partial(), LIMITS)
+    assert rules.expires_at(replace(upload(), members=("0123456789abcdef",)), LIMITS) is None

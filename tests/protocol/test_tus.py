@@ -11,6 +11,7 @@ from tests.test_errors import EXAMPLES, of_class
 from tusd_py.errors import (
     BadRequest,
     ChecksumMismatch,
+    FinalUpload,
     MethodNotAllowed,
     OffsetMismatch,
     ServerStopping,
@@ -251,6 +252,66 @@ def test_the_status_repeats_the_metadata_as_they_came() -> None:
     assert "Upload-Metadata" not in dict(TUS.status(UPLOAD).fields)
 
 
+PARTIAL = replace(UPLOAD, concat="partial", is_partial=True)
+PENDING = replace(UPLOAD, concat="final;/files/a", members=("0123456789abcdef",), offset=0)
+
+
+def test_a_partial_is_created_like_any_other_upload() -> None:
+    create = TUS.parse_create(fields(upload_concat="partial", upload_length="100"), 0)
+    assert create == Create(length=100, size=0, concat="partial", is_partial=True)
+
+
+def test_a_final_is_created_from_its_list_alone() -> None:
+    create = TUS.parse_create(fields(upload_concat="final;/a /b", upload_metadata="filename YS5tcDM="), 0)
+    metadata = parse_metadata("filename YS5tcDM=")
+    assert create == Create(length=None, metadata=metadata, concat="final;/a /b", final_of=("/a", "/b"))
+
+
+@pytest.mark.parametrize("field", ["upload_length", "upload_defer_length"])
+def test_a_final_with_a_length_is_refused(field: str) -> None:
+    with pytest.raises(BadRequest) as refused:
+        TUS.parse_create(fields(upload_concat="final;/a", **{field: "1"}), 0)
+    assert refused.value.code == "ERR_INVALID_UPLOAD_LENGTH"
+
+
+@pytest.mark.parametrize("size", [1, None])
+def test_a_final_with_a_body_is_refused(size: int | None) -> None:
+    with pytest.raises(FinalUpload):
+        TUS.parse_create(fields(upload_concat="final;/a"), size)
+
+
+def test_concatenation_is_refused_where_it_is_switched_off() -> None:
+    with pytest.raises(BadRequest) as refused:
+        Tus(Limits(), ALGORITHMS, concatenation=False).parse_create(
+            fields(upload_concat="partial", upload_length="1"), 0
+        )
+    assert refused.value.code == "ERR_CONCATENATION_UNSUPPORTED"
+
+
+def test_a_concatenation_on_two_lines_is_refused() -> None:
+    with pytest.raises(BadRequest):
+        TUS.parse_create(twice("upload-concat", "partial", upload_length="1"), 0)
+
+
+def test_the_status_of_a_partial_has_its_offset_and_expires_also_when_it_is_complete() -> None:
+    for partial in (PARTIAL, replace(PARTIAL, offset=100, completed_at=NOW)):
+        told = dict(TUS.status(partial).fields)
+        assert told["Upload-Concat"] == "partial"
+        assert told["Upload-Offset"] == str(partial.offset)
+        assert told["Upload-Expires"] == EXPIRES[1]
+
+
+def test_the_status_of_a_pending_final_has_no_offset_and_no_length_that_is_not_known() -> None:
+    told = dict(TUS.status(PENDING).fields)
+    assert told["Upload-Concat"] == "final;/files/a"
+    assert told["Upload-Length"] == "100"
+    assert "Upload-Expires" not in told
+    assert "Upload-Offset" not in told
+    deferred = dict(TUS.status(replace(PENDING, length=None)).fields)
+    assert "Upload-Length" not in deferred
+    assert "Upload-Defer-Length" not in deferred
+
+
 def test_a_termination_is_answered_with_204() -> None:
     assert TUS.terminated() == Reply(204, (VERSION,))
 
@@ -263,7 +324,8 @@ def test_discovery_announces_what_works() -> None:
             ("Tus-Version", "1.0.0"),
             (
                 "Tus-Extension",
-                "creation,creation-with-upload,creation-defer-length,expiration,checksum,termination",
+                "creation,creation-with-upload,creation-defer-length,expiration,checksum,termination,"
+                "concatenation,concatenation-unfinished",
             ),
             ("Tus-Checksum-Algorithm", "sha1,md5"),
             ("Tus-Max-Size", "1000"),
@@ -276,6 +338,9 @@ def test_what_does_not_hold_is_not_announced() -> None:
     assert "expiration" not in told["Tus-Extension"].split(",")
     assert "Tus-Max-Size" not in told
     assert "Upload-Expires" not in dict(UNLIMITED.appended(UPLOAD).fields)
+    assert (
+        "concatenation" not in dict(Tus(Limits(), ALGORITHMS, concatenation=False).discovered().fields)["Tus-Extension"]
+    )
 
 
 # Refusals

@@ -1,9 +1,9 @@
 """Ends a process between two system calls, and takes away what a loss of power takes.
 
-``Power`` counts the calls that change something on the disk. The chosen one does not happen (of a write, the first half
-does), and nothing after it does either: whatever the program still tries while it falls apart, the disk stays as it
-was at that moment, just as after ``kill -9``. ``lose`` then makes of it what a loss of power would: bytes that were not
-synced are NULs, what else was not synced is empty or as it was at its last sync.
+``Power`` counts the calls that change something on the disk. The chosen one does not happen (of a write or a copy, the
+first half does), and nothing after it does either: whatever the program still tries while it falls apart, the disk
+stays as it was at that moment, just as after ``kill -9``. ``lose`` then makes of it what a loss of power would: bytes
+that were not synced are NULs, what else was not synced is empty or as it was at its last sync.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 
-CHANGING = ("pwrite", "ftruncate", "rename", "unlink", "fsync", "fdatasync")
+CHANGING = ("pwrite", "copy_file_range", "ftruncate", "rename", "unlink", "fsync", "fdatasync")
 
 
 class Ended(BaseException):
@@ -73,6 +73,9 @@ class Power:
                 if name == "pwrite":
                     descriptor, data, offset = args
                     call(descriptor, data[: len(data) // 2], offset)
+                if name == "copy_file_range":
+                    source, target, count, *offsets = args
+                    call(source, target, count // 2, *offsets)
                 raise Ended
             result = call(*args)
             if name in {"fsync", "fdatasync"}:

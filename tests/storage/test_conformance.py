@@ -15,6 +15,7 @@ from tusd_py.errors import OffsetMismatch, StorageFailed, UploadNotFound
 from tusd_py.storage.base import Store
 from tusd_py.storage.disk import DiskStore
 from tusd_py.storage.memory import MemoryStore
+from tusd_py.upload import Upload
 
 UNKNOWN_ID = "an-upload-never-made"
 STRANGE_IDS = [
@@ -517,5 +518,102 @@ def test_many_uploads_are_written_at_once_without_mixing(play: Play) -> None:
         for number in range(32):
             upload = await store.get(f"one-of-many-uploads-{number:02}")
             assert await content(store, upload) == bytes([number]) * 8000
+
+    play(scene)
+
+
+# ── concatenation ────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+async def partial(store: Store, id: str, data: bytes) -> Upload:
+    """Keep a complete partial."""
+    upload = await store.create(replace(new(id, length=len(data), extension=""), concat="partial", is_partial=True))
+    upload = await stored(store, upload, data)
+    return await store.finish(replace(upload, completed_at=NOW))
+
+
+async def pending(store: Store, *partials: Upload) -> Upload:
+    """Keep a final that has no bytes yet."""
+    length = sum(partial.offset for partial in partials)
+    members = tuple(partial.id for partial in partials)
+    return await store.create(replace(new(length=length), concat="final;/a  /b", members=members))
+
+
+def test_what_is_known_of_a_concatenation_is_kept(play: Play) -> None:
+    async def scene(store: Store) -> None:
+        final = await pending(store, await partial(store, "the-first-partial", b"one"))
+        assert (final.concat, final.members) == ("final;/a  /b", ("the-first-partial",))
+        assert await store.get(ID) == final
+        awaited = replace(new("the-second-partial"), is_partial=True, awaited_by=(ID,))
+        assert await store.get((await store.create(awaited)).id) == replace(
+            awaited, written_at=(await store.get("the-second-partial")).written_at
+        )
+
+    play(scene)
+
+
+def test_a_complete_partial_stays_among_the_unfinished_uploads(play: Play) -> None:
+    async def scene(store: Store) -> None:
+        complete = await partial(store, ID, b"0123456789")
+        assert complete == await store.get(ID)
+        assert complete.completed_at == NOW
+        assert complete.offset == 10
+        assert await ids(store.list()) == {ID}
+        assert await ids(store.list(complete=True)) == set()
+        assert await content(store, complete, 3, 7) == b"3456"
+        assert await store.tidy(before=datetime.now(UTC) + timedelta(days=1)) == []
+
+    play(scene)
+
+
+def test_finishing_a_partial_twice_is_harmless(play: Play) -> None:
+    async def scene(store: Store) -> None:
+        complete = await partial(store, ID, b"0123456789")
+        assert await store.finish(complete) == complete
+
+    play(scene)
+
+
+def test_a_final_gets_the_bytes_of_its_partials_in_their_order(play: Play) -> None:
+    async def scene(store: Store) -> None:
+        first, second = (
+            await partial(store, "the-first-partial", b"one"),
+            await partial(store, "the-other-partial", b"two!"),
+        )
+        empty = await partial(store, "an-empty-partial", b"")
+        members = [second, first, empty, second]
+        final = await store.concatenate(await pending(store, *members), members)
+        assert final == await store.get(ID)
+        assert final.offset == 11
+        assert not final.is_complete
+        assert await content(store, final) == b"two!onetwo!"
+        final = await store.finish(replace(final, completed_at=NOW))
+        assert await content(store, final) == b"two!onetwo!"
+        assert await content(store, first) == b"one"
+
+    play(scene)
+
+
+def test_a_final_without_a_partial_that_was_there_has_no_bytes(play: Play) -> None:
+    async def scene(store: Store) -> None:
+        first, gone = (
+            await partial(store, "the-first-partial", b"one"),
+            await partial(store, "a-partial-that-goes", b"two"),
+        )
+        final = await pending(store, first, gone)
+        await store.delete(gone.id)
+        with pytest.raises(UploadNotFound):
+            await store.concatenate(final, [first, gone])
+        assert await store.get(ID) == final
+        assert (await store.concatenate(final, [first])).offset == 3
+
+    play(scene)
+
+
+def test_nobody_is_given_bytes_who_is_not_there(play: Play) -> None:
+    async def scene(store: Store) -> None:
+        first = await partial(store, "the-first-partial", b"one")
+        with pytest.raises(UploadNotFound):
+            await store.concatenate(new(), [first])
 
     play(scene)

@@ -16,6 +16,7 @@ from tests.storage.power import Ended, Power
 from tests.storage.uploads import ID, NOW, content, new, stored
 from tusd_py.errors import UploadNotFound
 from tusd_py.storage import appender as appender_module
+from tusd_py.storage import disk as disk_module
 from tusd_py.storage.base import Store
 from tusd_py.storage.disk import DiskStore, Fsync
 from tusd_py.upload import Upload
@@ -69,6 +70,27 @@ async def finish(store: Store, upload: Upload, witness: Witness) -> None:
     upload = await stored(store, upload, SOURCE[upload.offset :])
     witness.offset = upload.offset
     await store.finish(replace(upload, completed_at=NOW))
+
+
+async def concatenate(store: Store, upload: Upload, witness: Witness) -> None:
+    """In two pieces: a partial that holds the first half, and one that holds the others."""
+    partials = [
+        await partial(store, "the-first-partial", SOURCE[:HALF]),
+        await partial(store, "the-second-partial", SOURCE[HALF:]),
+    ]
+    await store.delete(upload.id)
+    witness.offset = 0
+    upload = await store.create(replace(new(length=len(SOURCE)), members=tuple(partial.id for partial in partials)))
+    final = await store.concatenate(upload, partials)
+    witness.offset = final.offset
+    await store.finish(replace(final, completed_at=NOW))
+    for member in partials:
+        await store.delete(member.id)
+
+
+async def partial(store: Store, id: str, data: bytes) -> Upload:
+    upload = await stored(store, await store.create(replace(new(id, length=len(data)), is_partial=True)), data)
+    return await store.finish(replace(upload, completed_at=NOW))
 
 
 async def delete(store: Store, upload: Upload, witness: Witness) -> None:
@@ -215,3 +237,35 @@ def test_at_the_level_never_nothing_is_ever_synced(tmp_path: Path) -> None:
 
     with Counting().on():
         asyncio.run(play(DiskStore(tmp_path, fsync="never"), finish_and_delete, Witness()))
+
+
+@pytest.mark.parametrize("keep_bounds", [None, False, True])
+@pytest.mark.parametrize("level", LEVELS)
+def test_a_final_has_all_of_its_bytes_or_none_at_any_call(
+    level: Fsync, keep_bounds: bool | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """``keep_bounds`` is ``None`` where the process ends alone and the power stays."""
+    monkeypatch.setattr(disk_module, "CHECKPOINT_SIZE", 15)
+    monkeypatch.setattr(disk_module, "PIECE_SIZE", 20)
+    boot = "first boot" if keep_bounds is None else "second boot"
+    for uploads, power, witness in ended_everywhere(tmp_path, concatenate, level):
+        if keep_bounds is not None:
+            power.lose(uploads, keep_bounds=keep_bounds)
+
+        async def scene(store: DiskStore, witness: Witness) -> None:
+            with suppress(UploadNotFound):
+                final = await store.get(ID)
+                if final.is_final:
+                    assert final.offset in (0, len(SOURCE))
+                    assert await content(store, final) == SOURCE[: final.offset]
+                    if level != "never" or keep_bounds is None:
+                        assert not final.is_complete or final.offset == len(SOURCE)
+            for number, id in enumerate(("the-first-partial", "the-second-partial")):
+                with suppress(UploadNotFound):
+                    partial = await store.get(id)
+                    assert not partial.is_complete or partial.is_whole
+                    expected = SOURCE[:HALF] if number == 0 else SOURCE[HALF:]
+                    if store.data_path(id) is not None:
+                        assert await content(store, partial) == expected[: partial.offset]
+
+        asyncio.run(scene(DiskStore(uploads, fsync=level, boot_id=boot), witness))

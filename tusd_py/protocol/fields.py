@@ -12,6 +12,7 @@ from binascii import Error as Base64Error
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from email.utils import format_datetime
+from urllib.parse import unquote
 
 from tusd_py.errors import BadRequest
 from tusd_py.upload import Metadata
@@ -26,6 +27,12 @@ _TOKEN = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 
 # tus 1.0.0, Upload-Metadata: keys hold neither space nor comma, are not empty and should be ASCII.
 _METADATA_KEY = re.compile(r"[!-+\--~]+")
+
+# tus 1.0.0, Upload-Concat:  "partial" / ( "final;" URL *( SP URL ) ), a URL being absolute or relative (RFC 3986).
+_URL = re.compile(r"[!-~]+")
+
+# RFC 3986, appendix B, without query and fragment, which the URL of an upload has not.
+_URL_PATH = re.compile(r"(?:(?:https?:)?//[^/?#]*(?=/)|)([^?#]*)", re.IGNORECASE)
 
 # RFC 9110, 5.6.7:  IMF-fixdate = day-name "," SP date1 SP time-of-day SP GMT
 _MONTHS = ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"]
@@ -136,6 +143,53 @@ def _bad_metadata(trouble: str) -> BadRequest:
     return BadRequest(
         "ERR_INVALID_METADATA",
         f"Upload-Metadata {trouble}; send pairs of an ASCII key, a space and a base64 value, separated by commas",
+    )
+
+
+def parse_concat(text: str) -> tuple[str, ...]:
+    """Return the URLs that a final consists of, as they were sent; none for ``partial``.
+
+    Source: tus 1.0.0, Concatenation, Upload-Concat.
+
+    Raises:
+        BadRequest: it is neither, or the list is empty.
+    """
+    if text == "partial":
+        return ()
+    kind, _, members = text.partition(";")
+    # More than one space between two of them, or one before the first, is seen and harms nobody.
+    urls = tuple(url for url in members.split(" ") if url)
+    if kind != "final" or not urls or not all(map(_URL.fullmatch, urls)):
+        raise bad_concat("is neither partial nor final; with the URLs of partials, separated by spaces")
+    return urls
+
+
+def build_concat(urls: Sequence[str]) -> str:
+    """Write ``Upload-Concat``: that of a final made of ``urls``, that of a partial when there are none."""
+    return f"final;{' '.join(urls)}" if urls else "partial"
+
+
+def parse_url_path(url: str) -> str:
+    """Return the path of a URL, percent-decoded once. Scheme and host say nothing: proxies rename them.
+
+    Dots and doubled slashes are left as they are, so that a path that climbs leads nowhere.
+
+    Source: RFC 3986, appendix B.
+
+    Raises:
+        BadRequest: it is no URL of HTTP, or has a query or a fragment.
+    """
+    match = _URL_PATH.fullmatch(url)
+    if match is None:
+        raise bad_concat("holds something else than the URL of an upload")
+    return unquote(match[1])
+
+
+def bad_concat(trouble: str) -> BadRequest:
+    """Return the error for a list that cannot be used."""
+    return BadRequest(
+        "ERR_INVALID_CONCAT",
+        f"Upload-Concat {trouble}; send partial, or final; and the URLs of partials that were created here",
     )
 
 

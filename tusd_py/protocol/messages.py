@@ -21,6 +21,9 @@ class Create:
 
     ``length`` is the length of the whole upload in bytes, ``None`` while deferred. ``has_body`` tells whether the
     request carries first bytes of it, ``size`` how many if the request says so beforehand.
+
+    ``concat`` is the field that makes it part of a concatenation, as received: that of a partial when ``is_partial``
+    is set, that of a final made of the URLs ``final_of`` (as they were sent) when there are any.
     """
 
     length: int | None
@@ -28,6 +31,9 @@ class Create:
     has_body: bool = False
     size: int | None = None
     checksum: Checksum | None = None
+    concat: str = ""
+    is_partial: bool = False
+    final_of: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

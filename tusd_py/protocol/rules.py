@@ -6,10 +6,12 @@ size before checksum.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
 from tusd_py.errors import BadRequest, OffsetMismatch, UploadExpired, UploadOverrun, UploadTooLarge
+from tusd_py.protocol.fields import bad_concat
 from tusd_py.protocol.messages import Append, Create
 from tusd_py.upload import Metadata, Upload
 
@@ -31,11 +33,13 @@ def expires_at(upload: Upload, limits: Limits) -> datetime | None:
     """Return when the upload may be removed, ``None`` when it stays.
 
     Only unfinished uploads expire, counted from the last byte stored. To the second, because that is what the client
-    is told and removal must never come before that.
+    is told and removal must never come before that. A partial is no end in itself and expires also when it is
+    complete. A final that waits for its partials lives as long as they do.
 
     Source: tus 1.0.0, Expiration.
     """
-    if upload.is_complete or limits.partial_expiry is None:
+    stays = upload.is_final or (upload.is_complete and not upload.is_partial)
+    if stays or limits.partial_expiry is None:
         return None
     return (upload.written_at + limits.partial_expiry).replace(microsecond=0)
 
@@ -43,8 +47,9 @@ def expires_at(upload: Upload, limits: Limits) -> datetime | None:
 def is_expired(upload: Upload, limits: Limits, now: datetime) -> bool:
     """Tell whether the upload was left unfinished for too long."""
     moment = expires_at(upload, limits)
-    # An upload that is whole lacks only its mark: a crash came in between. It is finished, not expired.
-    return moment is not None and moment < now.replace(microsecond=0) and not upload.is_whole
+    # An upload that is whole without its mark lacks only that: a crash came in between. It is finished, not expired.
+    is_unmarked = upload.is_whole and not upload.is_complete
+    return moment is not None and moment < now.replace(microsecond=0) and not is_unmarked
 
 
 def check_create(create: Create, limits: Limits) -> None:
@@ -60,6 +65,26 @@ def check_create(create: Create, limits: Limits) -> None:
     _check_metadata(create.metadata)
     _check_length(create.length, limits)
     _check_size(create.size, room(0, create.length, limits), create.length, limits)
+
+
+def check_members(partials: Sequence[Upload], limits: Limits, now: datetime) -> int | None:
+    """Decide a concatenation of ``partials``, and return its length; ``None`` while that of a partial is deferred.
+
+    Source: tus 1.0.0, Concatenation.
+
+    Raises:
+        BadRequest: one of them is no partial (400).
+        UploadExpired: one of them is past ``expires_at`` (410).
+        UploadTooLarge: together they are above the maximum (413).
+    """
+    for partial in partials:
+        if not partial.is_partial:
+            raise bad_concat("names an upload that is no partial")
+        if is_expired(partial, limits, now):
+            raise UploadExpired
+    lengths = [partial.length for partial in partials]
+    _check_length(sum(length or 0 for length in lengths), limits)
+    return None if None in lengths else sum(length or 0 for length in lengths)
 
 
 def _check_metadata(metadata: Metadata) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from tusd_py.errors import (
     BadRequest,
+    FinalUpload,
     MethodNotAllowed,
     OffsetMismatch,
     RangeNotSatisfiable,
@@ -31,7 +32,10 @@ EXTENSIONS = (
     "expiration",
     "checksum",
     "termination",
+    "concatenation",
+    "concatenation-unfinished",
 )
+_CONCATENATION = frozenset({"concatenation", "concatenation-unfinished"})
 
 # The text binds the client alone where the version is missing, and HEAD and GET harm nobody.
 _VERSION_OPTIONAL = frozenset({"HEAD", "GET"})
@@ -41,12 +45,18 @@ _NO_STORE = ("Cache-Control", "no-store")
 
 
 class Tus(Dialect):
-    """tus 1.0.0 for what ``limits`` allow and ``algorithms`` (names of checksums, best first) can verify."""
+    """tus 1.0.0 for what ``limits`` allow and ``algorithms`` (names of checksums, best first) can verify.
 
-    def __init__(self, limits: Limits, algorithms: Sequence[str]) -> None:
+    ``concatenation`` says whether partials and finals are taken.
+    """
+
+    def __init__(self, limits: Limits, algorithms: Sequence[str], *, concatenation: bool = True) -> None:
         self._limits = limits
-        expiring = limits.partial_expiry is not None
-        extensions = [name for name in EXTENSIONS if name != "expiration" or expiring]
+        self._concatenation = concatenation
+        missing = frozenset() if concatenation else _CONCATENATION
+        if limits.partial_expiry is None:
+            missing |= {"expiration"}
+        extensions = [name for name in EXTENSIONS if name not in missing]
         discovery = [
             _VERSION_FIELD,
             ("Tus-Version", VERSION),
@@ -68,8 +78,12 @@ class Tus(Dialect):
         raise UnsupportedVersion(served=VERSION)
 
     def parse_create(self, fields: Fields, size: int | None) -> Create:
-        """Source: tus 1.0.0, Creation, Creation With Upload, Creation Defer Length, Checksum."""
+        """Source: tus 1.0.0, Creation, Creation With Upload, Creation Defer Length, Checksum, Concatenation."""
+        concat = self._concat(fields)
+        urls = grammar.parse_concat(concat) if concat else ()
         has_body = size != 0
+        if urls:
+            return _parse_final(fields, concat, urls, has_body=has_body)
         # Without a body the content type means nothing; clients send their defaults (curl its form type).
         if has_body:
             _check_content_type(fields)
@@ -93,6 +107,8 @@ class Tus(Dialect):
             has_body=has_body,
             size=size,
             checksum=_checksum(fields),
+            concat=concat,
+            is_partial=bool(concat),
         )
 
     def parse_append(self, fields: Fields, size: int | None) -> Append:
@@ -117,14 +133,12 @@ class Tus(Dialect):
         return Reply(204, (_VERSION_FIELD, *self._progress(upload)))
 
     def status(self, upload: Upload, described: tuple[tuple[str, str], ...] = ()) -> Reply:
-        """Source: tus 1.0.0, HEAD."""
-        length = (
-            ("Upload-Defer-Length", grammar.build_defer_length())
-            if upload.length is None
-            else ("Upload-Length", grammar.build_number(upload.length))
-        )
-        metadata = [("Upload-Metadata", upload.metadata.field)] if upload.metadata.field else []
-        return Reply(200, (_VERSION_FIELD, _NO_STORE, *self._progress(upload), length, *metadata, *described))
+        """Source: tus 1.0.0, HEAD; Concatenation: ``Upload-Concat``, and no offset of what waits for its partials."""
+        told = [("Upload-Concat", upload.concat)] if upload.concat else []
+        if upload.metadata.field:
+            told.append(("Upload-Metadata", upload.metadata.field))
+        lines = (_VERSION_FIELD, _NO_STORE, *self._progress(upload), *_told_length(upload), *told, *described)
+        return Reply(200, lines)
 
     def downloaded(self, head: Reply) -> Reply:
         """Source: tus 1.0.0, Tus-Resumable: in every answer. GET itself is not part of it."""
@@ -156,11 +170,44 @@ class Tus(Dialect):
         return Reply(error.status, tuple(lines), f"{error.code}: {error}\n".encode())
 
     def _progress(self, upload: Upload) -> list[tuple[str, str]]:
-        fields = [("Upload-Offset", grammar.build_number(upload.offset))]
+        fields = [] if upload.is_pending else [("Upload-Offset", grammar.build_number(upload.offset))]
         moment = expires_at(upload, self._limits)
         if moment is not None:
             fields.append(("Upload-Expires", grammar.build_http_date(moment)))
         return fields
+
+    def _concat(self, fields: Fields) -> str:
+        """Return ``Upload-Concat`` as received, ``""`` when it is not there."""
+        concat = fields.single("upload-concat")
+        if concat is None:
+            return ""
+        if not self._concatenation:
+            raise BadRequest(
+                "ERR_CONCATENATION_UNSUPPORTED", "uploads are not concatenated here; send the file as one upload"
+            )
+        if not concat:
+            raise grammar.bad_concat("is empty")
+        return concat
+
+
+def _parse_final(fields: Fields, concat: str, urls: tuple[str, ...], *, has_body: bool) -> Create:
+    """Source: tus 1.0.0, Concatenation: the client MUST NOT send the length of a final."""
+    if "upload-length" in fields or "upload-defer-length" in fields:
+        raise BadRequest(
+            "ERR_INVALID_UPLOAD_LENGTH",
+            "a final upload has the length of its partials; leave Upload-Length and Upload-Defer-Length out",
+        )
+    metadata = grammar.parse_metadata(fields.combined("upload-metadata") or "")
+    if has_body:
+        raise FinalUpload
+    return Create(length=None, metadata=metadata, concat=concat, final_of=urls)
+
+
+def _told_length(upload: Upload) -> list[tuple[str, str]]:
+    if upload.length is not None:
+        return [("Upload-Length", grammar.build_number(upload.length))]
+    # Nobody will declare the length of a final: it follows from its partials.
+    return [] if upload.is_final else [("Upload-Defer-Length", grammar.build_defer_length())]
 
 
 def _check_content_type(fields: Fields) -> None:

@@ -114,6 +114,20 @@ class Store(ABC):
 
         May be repeated: after a crash in the middle the same call, or the next ``get`` and ``finish``, ends it. At
         the fsync levels ``completion`` and ``request`` everything is durable before this returns.
+
+        A partial stays among the unfinished uploads, out of sight: completion is recorded of it, and nothing else.
+        """
+
+    @abstractmethod
+    async def concatenate(self, final: Upload, partials: Sequence[Upload]) -> Upload:
+        """Give ``final``, which has no bytes, those of ``partials`` in this order, and return it as ``get`` would.
+
+        ``partials`` are complete; one that is there twice adds its bytes twice. All of the bytes count or none does,
+        at any moment and after a crash, also when the call fails or is cancelled. Nothing is completed by it.
+
+        Raises:
+            UploadNotFound: the final or a partial is not there any more.
+            StorageFull: there is no room; none is taken.
         """
 
     @abstractmethod
@@ -142,6 +156,8 @@ class Store(ABC):
     @abstractmethod
     def list(self, *, complete: bool = False) -> AsyncIterator[Upload]:
         """Give the unfinished uploads, or the complete ones; what comes or goes meanwhile may be seen or not.
+
+        Partials are always among the unfinished ones.
 
         An upload whose record cannot be read is left out.
         """

@@ -16,6 +16,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from tusd_py.errors import OffsetMismatch, StorageFailed, UploadNotFound
+from tusd_py.storage.copying import copy_range
 from tusd_py.storage.floor import read_bounds, write_bounds
 from tusd_py.storage.layout import Layout, open_regular, write_all
 
@@ -83,6 +84,11 @@ class UnfinishedData:
         """Write at ``end`` and move it, also by what was written before an error."""
         self._check_sound()
         write_all(self._descriptor, data, self.end, self._move)
+
+    def copy(self, source: int, start: int, size: int) -> None:
+        """Write ``size`` bytes of the open file ``source``, from ``start`` on, at ``end``, and move it as they come."""
+        self._check_sound()
+        copy_range(source, start, self._descriptor, self.end, size, self._move)
 
     def sync(self) -> None:
         """Make all bytes durable, unless nothing ever is."""

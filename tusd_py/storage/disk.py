@@ -30,7 +30,7 @@ import aiofiles
 
 from tusd_py.cancellation import outlast
 from tusd_py.errors import OffsetMismatch, StorageFailed, UploadNotFound
-from tusd_py.storage.appender import DiskAppender
+from tusd_py.storage.appender import CHECKPOINT_SIZE, DiskAppender
 from tusd_py.storage.base import Appender, Store
 from tusd_py.storage.data import Surroundings, UnfinishedData
 from tusd_py.storage.faults import translated
@@ -48,6 +48,11 @@ Fsync = Literal["never", "completion", "request"]
 
 READ_SIZE = 256 * 1024  # bytes of one chunk of ``read``
 LIST_SIZE = 128  # uploads that are looked up in one hop
+
+# Bytes that a concatenation copies in one hop: after each it can be ended. Its threads are its own, so that nobody
+# who only wants to know an offset waits behind it.
+PIECE_SIZE = 32 * 1024 * 1024
+COPYING_THREADS = 2
 
 
 class DiskStore(Store):
@@ -81,6 +86,7 @@ class DiskStore(Store):
         self._fsync = fsync
         self._boot_id_given = boot_id
         self._threads = Threads(threads)
+        self._copying_threads = Threads(COPYING_THREADS)
         self._is_made = False
         self._space = Space(self._layout.folder, reserve=space_reserve, add_up=self._claims, monotonic=monotonic)
 
@@ -89,6 +95,7 @@ class DiskStore(Store):
 
     async def close(self) -> None:
         self._threads.close()
+        self._copying_threads.close()
 
     async def create(self, upload: Upload) -> Upload:
         return await self._threads.run(self._create, upload)
@@ -117,6 +124,20 @@ class DiskStore(Store):
 
     async def finish(self, upload: Upload) -> Upload:
         return await self._threads.run(self._finish, upload)
+
+    async def concatenate(self, final: Upload, partials: Sequence[Upload]) -> Upload:
+        threads = self._copying_threads
+        data = await threads.run(self._begin_concatenation, final.id)
+        try:
+            for partial in partials:
+                for start in range(0, partial.offset, PIECE_SIZE):
+                    await threads.run(self._copy, data, partial, start, min(PIECE_SIZE, partial.offset - start))
+            await threads.run(_commit, data)
+        except BaseException:
+            await threads.run(_give_up, data)
+            raise
+        await threads.run(data.close)
+        return await self.get(final.id)
 
     async def read(self, upload: Upload, start: int = 0, stop: int | None = None) -> AsyncGenerator[bytes, None]:
         stop = upload.offset if stop is None else stop
@@ -238,6 +259,9 @@ class DiskStore(Store):
         # Bounds after the size: bytes that are still to be verified came behind a ceiling that was there before them.
         bounds = read_bounds(self._layout.floor(id))
         offset = bounds.offset(data.st_size, self._surroundings.boot_id)
+        if record.completed_at is not None and offset != record.length:
+            # A loss of power took bytes of a partial that nothing had synced.
+            record = record.model_copy(update={"completed_at": None})
         return record.upload(offset=offset, written_at=_written_at(data))
 
     def _find_listed(self, id: str) -> Upload | None:
@@ -273,7 +297,31 @@ class DiskStore(Store):
     def _open_data(self, id: str) -> UnfinishedData:
         return UnfinishedData(id, self._surroundings)
 
+    def _begin_concatenation(self, id: str) -> UnfinishedData:
+        data = self._open_data(id)
+        try:
+            # Behind a ceiling: none of the bytes count before the last one is there.
+            data.begin(0, verified=False)
+        except BaseException:
+            data.close()
+            raise
+        return data
+
+    def _copy(self, data: UnfinishedData, partial: Upload, start: int, size: int) -> None:
+        opened = open_regular(self._layout.data(partial.id), os.O_RDONLY)
+        if opened is None:
+            raise UploadNotFound
+        source, _ = opened
+        try:
+            data.copy(source, start, size)
+        finally:
+            os.close(source)
+        if self._fsync != "never" and data.end - data.floor >= CHECKPOINT_SIZE:
+            data.checkpoint(data.end)
+
     def _finish(self, upload: Upload) -> Upload:
+        if upload.is_partial:
+            return self._finish_partial(upload)
         layout, id, durable = self._layout, upload.id, self._fsync != "never"
         record = Record.of(upload)
         try:
@@ -294,6 +342,19 @@ class DiskStore(Store):
             sync_folder(layout.records)
         os.rename(layout.data(id), final)
         return self._finish_again(id)
+
+    def _finish_partial(self, upload: Upload) -> Upload:
+        """Record that a partial is complete. Its data stays where it is, for nobody but concatenations."""
+        layout, id, durable = self._layout, upload.id, self._fsync != "never"
+        with closing(self._open_data(id)) as data:
+            if data.end != upload.offset:
+                raise OffsetMismatch(expected=data.end, provided=upload.offset)
+            data.begin(data.end, verified=True)
+            data.checkpoint(data.end)
+        write_record(Record.of(upload), layout.record(id), temporary=layout.temporary(id), durable=durable)
+        if durable:
+            sync_folder(layout.partial)
+        return self._get(id)
 
     def _finish_again(self, id: str) -> Upload:
         """Do what follows the rename; all of it may be repeated."""
@@ -338,7 +399,7 @@ class DiskStore(Store):
         return claims
 
     def _path_to_read(self, upload: Upload) -> str:
-        if upload.is_complete:
+        if upload.is_complete and not upload.is_partial:
             return self._layout.complete_data(upload.id, upload.extension)
         return self._layout.data(upload.id)
 
@@ -360,6 +421,20 @@ def _create_empty(path: str, *, durable: bool) -> datetime:
         return _written_at(os.fstat(descriptor))
     finally:
         os.close(descriptor)
+
+
+def _commit(data: UnfinishedData) -> None:
+    """Let all that was copied count. Durable first, so that a loss of power leaves all of it or none, too."""
+    data.checkpoint(data.end)
+    data.lift()
+
+
+def _give_up(data: UnfinishedData) -> None:
+    """Leave nothing of what was copied."""
+    try:
+        data.forget(0)
+    finally:
+        data.close()
 
 
 def _open_at(start: int, path: str, flags: int) -> int:

@@ -77,6 +77,17 @@ class MemoryStore(Store):
         kept.record = upload
         return kept.upload
 
+    async def concatenate(self, final: Upload, partials: Sequence[Upload]) -> Upload:
+        kept = self._find_unfinished(final.id)
+        data = b"".join([bytes(self._find(partial.id).data[: partial.offset]) for partial in partials])
+        self._begin(replace(final, offset=0))
+        written_before = kept.written_at
+        if self._write(final.id, data) < len(data):
+            self._forget(replace(final, offset=0), written_before)
+            raise StorageFull
+        kept.counted = len(data)
+        return kept.upload
+
     async def read(self, upload: Upload, start: int = 0, stop: int | None = None) -> AsyncGenerator[bytes, None]:
         stop = upload.offset if stop is None else stop
         while start < stop:
@@ -91,7 +102,8 @@ class MemoryStore(Store):
 
     async def list(self, *, complete: bool = False) -> AsyncIterator[Upload]:
         for kept in tuple(self._kept.values()):
-            if kept.record.is_complete == complete and kept.record.id in self._kept:
+            is_finished = kept.record.is_complete and not kept.record.is_partial
+            if is_finished == complete and kept.record.id in self._kept:
                 yield kept.upload
 
     async def tidy(self, *, before: datetime, dry_run: bool = False) -> Sequence[str]:

@@ -38,6 +38,10 @@ class Record(BaseModel):
     metadata: str
     extension: Annotated[str, Field(pattern=EXTENSION_GRAMMAR)]
     completed_at: Moment | None
+    concat: str = ""
+    is_partial: bool = False
+    members: tuple[str, ...] = ()
+    awaited_by: tuple[str, ...] = ()
 
     @classmethod
     def of(cls, upload: Upload) -> Record:
@@ -57,6 +61,10 @@ class Record(BaseModel):
                 metadata=upload.metadata.field,
                 extension=upload.extension,
                 completed_at=upload.completed_at,
+                concat=upload.concat,
+                is_partial=upload.is_partial,
+                members=upload.members,
+                awaited_by=upload.awaited_by,
             )
         except ValidationError as error:
             raise StorageFailed from error
@@ -74,6 +82,10 @@ class Record(BaseModel):
             metadata=parse_metadata(self.metadata),
             extension=self.extension,
             completed_at=self.completed_at,
+            concat=self.concat,
+            is_partial=self.is_partial,
+            members=self.members,
+            awaited_by=self.awaited_by,
             offset=offset,
             written_at=written_at,
         )

@@ -9,12 +9,13 @@ from __future__ import annotations
 import logging
 import secrets
 from collections.abc import Awaitable, Callable, Mapping
+from contextlib import suppress
 
 from starlette.types import Receive, Scope, Send
 
 from tusd_py.errors import ConnectionLost, MethodNotAllowed, UploadError, UploadNotFound
 from tusd_py.lifecycle import Lifecycle, utc_now
-from tusd_py.protocol.fields import parse_method
+from tusd_py.protocol.fields import bad_concat, parse_method, parse_url_path
 from tusd_py.protocol.messages import Dialect, Reply
 from tusd_py.protocol.ranges import check_preconditions, is_not_modified, select_range
 from tusd_py.upload import is_id
@@ -49,6 +50,7 @@ class Endpoints:
         self._dialect = dialect
         self._base_path = base_path
         self._public_url = public_url.rstrip("/") if public_url else None
+        self._public_path = parse_url_path(self._public_url) if self._public_url else ""
         self._collection: Mapping[str, Endpoint] = {"OPTIONS": self._discover, "POST": self._create}
         self._upload: Mapping[str, Endpoint] = {
             "OPTIONS": self._discover,
@@ -99,7 +101,11 @@ class Endpoints:
 
     async def _create(self, exchange: Exchange, id: str) -> Reply:
         create = self._dialect.parse_create(exchange.fields, exchange.body.size)
-        upload = await self._lifecycle.create(create, exchange.body)
+        if create.final_of:
+            members = [self._member(exchange, url) for url in create.final_of]
+            upload = await self._lifecycle.concatenate(create, members)
+        else:
+            upload = await self._lifecycle.create(create, exchange.body)
         return self._dialect.created(upload, self._location(exchange, upload.id))
 
     async def _status(self, exchange: Exchange, id: str) -> Reply:
@@ -132,6 +138,18 @@ class Endpoints:
         start, stop = (part.start, part.stop) if part else (0, representation.length)
         await exchange.stream(head, read(start, stop))
         return None
+
+    def _member(self, exchange: Exchange, url: str) -> str:
+        """Return the id of the upload that ``url`` names, whichever host and prefix the client knows us by."""
+        path = parse_url_path(url)
+        if not path.startswith("/"):
+            path = self._base_path + path
+        for prefix in dict.fromkeys((self._public_path, exchange.root_path, "")):
+            with suppress(UploadNotFound):
+                _, id = self._route(path.removeprefix(prefix))
+                if id:
+                    return id
+        raise bad_concat("holds something else than the URL of an upload")
 
     def _location(self, exchange: Exchange, id: str) -> str:
         path = self._base_path + id
