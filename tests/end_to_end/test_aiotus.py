@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from io import BytesIO
 from pathlib import Path
 
 import aiotus
@@ -64,3 +65,16 @@ def test_an_upload_goes_on_after_a_cut(server: ServerProcess, upload_dir: Path, 
         assert network.happened.is_set()
 
     assert_stored(upload_dir, server.url + id_of(url), source)
+
+
+@pytest.mark.parametrize("count", [1, 2, 7])
+def test_several_files_become_one_upload(server: ServerProcess, upload_dir: Path, tmp_path: Path, count: int) -> None:
+    source = make_recording(tmp_path / "noise.wav", 2 * MIB + 17)
+    data = source.read_bytes()
+    size = len(data) // count + 1
+    parts = [BytesIO(data[start : start + size]) for start in range(0, len(data), size)]
+
+    url = asyncio.run(aiotus.upload_multiple(server.url, parts, {"filename": b"noise.wav"}, chunksize=256 * KIB))
+
+    assert url is not None, "aiotus gave up"
+    assert_stored(upload_dir, str(url), source)

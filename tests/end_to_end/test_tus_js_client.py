@@ -270,3 +270,15 @@ def test_a_file_that_is_not_accepted_is_refused_with_a_sentence(
     assert error["event"] == "error"
     assert "response code: 400" in str(error["message"])
     assert ".exe is not accepted here" in str(error["message"])
+
+
+@pytest.mark.parametrize(
+    "options", [{}, {"chunkSize": 300 * KIB}, {"metadataForPartialUploads": {"filename": "a.exe"}}]
+)
+def test_four_parallel_uploads_make_one(
+    server: ServerProcess, upload_dir: Path, driver: Driver, recording: Path, options: dict[str, object]
+) -> None:
+    events = driver.run(server.url, recording, {"parallelUploads": 4, **options})
+
+    assert methods_of(events).count("POST") == 5
+    assert_stored(upload_dir, url_of(events), recording)
