@@ -1,0 +1,305 @@
+"""Finals in memory: what they wait for, who completes them, and every way in which that may go wrong."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+
+import pytest
+
+from tests.bodies import Chunks, Sent
+from tests.loops import on_a_jumping_loop
+from tests.test_lifecycle import PNG, Clock, Place, named
+from tusd_py.errors import (
+    ContentRefused,
+    FinalUpload,
+    ServerStopping,
+    StorageFull,
+    StorageUnavailable,
+    UploadError,
+    UploadExpired,
+    UploadLocked,
+    UploadNotFound,
+    UploadTooLarge,
+)
+from tusd_py.expiration import Sweeper
+from tusd_py.lifecycle import MAX_AWAITING
+from tusd_py.media import MediaRules
+from tusd_py.protocol.messages import Create
+from tusd_py.storage.memory import MemoryStore
+from tusd_py.upload import NO_METADATA, Metadata, Upload
+
+
+async def partial(place: Place, data: bytes = b"", length: int | None = None, *, deferred: bool = False) -> Upload:
+    """Create a partial of ``data``; complete unless a ``length`` above that is told, or none at all."""
+    told = None if deferred else len(data) if length is None else length
+    create = Create(length=told, has_body=bool(data), size=len(data), concat="partial", is_partial=True)
+    return await place.lifecycle.create(create, Chunks(data))
+
+
+async def final(place: Place, *members: Upload, metadata: Metadata = NO_METADATA) -> Upload:
+    create = Create(length=None, concat="final;…", final_of=("…",), metadata=metadata)
+    return await place.lifecycle.concatenate(create, [member.id for member in members])
+
+
+def sweeper_of(place: Place) -> Sweeper:
+    return Sweeper(place.store, place.locks, place.lifecycle, place.limits, interval=60, now=place.clock)
+
+
+class Slow(MemoryStore):
+    """A store whose concatenations wait until they are let, and may fail so often."""
+
+    def __init__(self, *, clock: Clock) -> None:
+        super().__init__(now=clock)
+        self.let = asyncio.Event()
+        self.begun = asyncio.Event()
+        self.failures: list[UploadError] = []
+        self.concatenations = 0
+
+    async def concatenate(self, final: Upload, partials: Sequence[Upload]) -> Upload:
+        self.concatenations += 1
+        self.begun.set()
+        await self.let.wait()
+        if self.failures:
+            raise self.failures.pop()
+        return await super().concatenate(final, partials)
+
+
+def slow_place() -> tuple[Place, Slow]:
+    clock = Clock()
+    store = Slow(clock=clock)
+    return Place(store=store, clock=clock), store
+
+
+@on_a_jumping_loop
+async def test_a_final_of_complete_partials_is_complete_at_once() -> None:
+    place = Place()
+    first, second = await partial(place, b"one"), await partial(place, b"two")
+    upload = await final(place, second, first, second, metadata=named("song.mp3"))
+    assert upload.is_complete
+    assert (upload.offset, upload.length, upload.extension) == (9, 9, ".mp3")
+    assert await place.content(upload.id) == b"twoonetwo"
+    place.assert_idle()
+
+
+@on_a_jumping_loop
+async def test_members_that_complete_in_the_same_moment_complete_their_final_once() -> None:
+    place, store = slow_place()
+    store.let.set()
+    members = [await partial(place, b"0", 2) for _ in range(5)]
+    upload = await final(place, *members)
+    assert upload.is_pending
+    await asyncio.gather(*(place.append(member.id, 1, b"1") for member in members))
+    assert await place.content(upload.id) == b"01" * 5
+    assert (await place.store.get(upload.id)).is_complete
+    assert store.concatenations == 1
+    place.assert_idle()
+
+
+@on_a_jumping_loop
+async def test_a_member_that_completes_while_its_final_is_created_is_not_missed() -> None:
+    place = Place()
+    members = [await partial(place, b"0", 2) for _ in range(3)]
+    results = await asyncio.gather(final(place, *members), *(place.append(m.id, 1, b"1") for m in members))
+    assert (await place.store.get(results[0].id)).is_complete
+    assert await place.content(results[0].id) == b"010101"
+
+
+@on_a_jumping_loop
+async def test_finals_with_members_in_common_never_block_each_other() -> None:
+    place = Place(patience=5)
+    members = [await partial(place, b"0", 2) for _ in range(6)]
+
+    async def ask(start: int) -> Upload:
+        return await final(place, *members[start:], *members[:start])
+
+    async def go_on(member: Upload) -> None:
+        await place.append(member.id, 1, b"1")
+
+    async with asyncio.timeout(4):
+        finals = await asyncio.gather(*map(ask, range(6)))
+        uploads = await asyncio.gather(*map(ask, range(6)), *map(go_on, members), *map(ask, range(6)))
+    for upload in (*finals, *(upload for upload in uploads if upload is not None)):
+        assert await place.content(upload.id) == b"01" * 6
+    place.assert_idle()
+
+
+@on_a_jumping_loop
+async def test_a_running_append_of_a_member_is_ended_and_goes_on() -> None:
+    place = Place()
+    member = await partial(place, b"0", 3)
+    body = Sent()
+    running = place.start(member.id, 1, body)
+    await body.send(b"1")
+    upload = await final(place, member)
+    with pytest.raises(UploadError):
+        await running
+    await place.append(member.id, 2, b"2")
+    assert await place.content(upload.id) == b"012"
+
+
+@on_a_jumping_loop
+async def test_a_refused_final_leaves_nothing_and_ends_no_request() -> None:
+    place = Place(max_size=10)
+    member, large = await partial(place, b"0", 3), await partial(place, b"0123456789")
+    body = Sent()
+    running = place.start(member.id, 1, body)
+    await body.send(b"1")
+    before = await place.count()
+    with pytest.raises(UploadTooLarge):
+        await final(place, member, large)
+    gone = await partial(place, b"0")
+    await place.lifecycle.terminate(gone.id)
+    with pytest.raises(UploadNotFound):
+        await final(place, member, gone)
+    assert await place.count() == before
+    body.post(b"2")
+    body.end()
+    assert (await running).is_complete
+
+
+@on_a_jumping_loop
+async def test_the_content_of_a_final_is_judged_before_anything_is_copied() -> None:
+    clock = Clock()
+    store = Slow(clock=clock)
+    place = Place(store=store, clock=clock, media=MediaRules.of(".mp3"))
+    members = [await partial(place, part) for part in (b"", PNG[:1], PNG[1:])]
+    with pytest.raises(ContentRefused):
+        await final(place, *members, metadata=named("song.mp3"))
+    assert not store.concatenations
+    assert await place.count() == 3
+
+
+@on_a_jumping_loop
+async def test_a_pending_final_whose_content_is_not_accepted_goes_and_its_member_knows_nothing_of_it() -> None:
+    place = Place(media=MediaRules.of(".mp3"))
+    member = await partial(place, PNG, len(PNG) + 1)
+    upload = await final(place, member, metadata=named("song.mp3"))
+    assert (await place.append(member.id, len(PNG), b"0")).is_complete
+    with pytest.raises(UploadNotFound):
+        await place.lifecycle.status(upload.id)
+
+
+@on_a_jumping_loop
+async def test_a_final_that_is_being_filled_takes_no_bytes_and_is_told_of_without_waiting() -> None:
+    place, store = slow_place()
+    member = await partial(place, b"0", 2)
+    upload = await final(place, member)
+    completing = asyncio.create_task(place.append(member.id, 1, b"1"))
+    await store.begun.wait()
+    with pytest.raises(FinalUpload):
+        await place.append(upload.id, 0, b"x")
+    assert (await place.lifecycle.status(upload.id)).is_pending
+    store.let.set()
+    assert (await completing).is_complete
+    assert (await place.lifecycle.status(upload.id)).is_complete
+
+
+@on_a_jumping_loop
+async def test_nothing_of_a_final_stays_when_there_is_no_room_for_it() -> None:
+    place = Place(capacity=10)
+    member = await partial(place, b"0123456")
+    with pytest.raises(StorageFull):
+        await final(place, member)
+    assert await place.count() == 1
+
+
+@on_a_jumping_loop
+async def test_trouble_of_a_pending_final_does_not_touch_its_member_and_it_is_tried_again() -> None:
+    place, store = slow_place()
+    store.let.set()
+    store.failures = [StorageFull(), StorageUnavailable()]
+    member = await partial(place, b"0", 2)
+    upload = await final(place, member)
+    assert (await place.append(member.id, 1, b"1")).is_complete
+    with pytest.raises(UploadLocked):
+        await place.lifecycle.status(upload.id)
+    assert (await place.lifecycle.status(upload.id)).is_complete
+    assert await place.content(upload.id) == b"01"
+
+
+@on_a_jumping_loop
+async def test_the_end_of_the_server_ends_a_concatenation_and_nothing_of_it_stays() -> None:
+    place, store = slow_place()
+    member = await partial(place, b"0")
+    asking = asyncio.create_task(final(place, member))
+    await store.begun.wait()
+    place.lifecycle.stop()
+    with pytest.raises(ServerStopping):
+        await asking
+    assert await place.count() == 1
+    with pytest.raises(ServerStopping):
+        await final(place, member)
+    place.assert_idle()
+
+
+@on_a_jumping_loop
+async def test_a_final_that_a_cancelled_request_left_is_completed_by_the_sweeper() -> None:
+    place, store = slow_place()
+    member = await partial(place, b"0")
+    asking = asyncio.create_task(final(place, member))
+    await store.begun.wait()
+    asking.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await asking
+    store.let.set()
+    await sweeper_of(place).sweep()
+    [upload] = [upload async for upload in place.store.list(complete=True)]
+    assert await place.content(upload.id) == b"0"
+    place.assert_idle()
+
+
+# Expiration
+
+
+@on_a_jumping_loop
+async def test_a_complete_partial_expires() -> None:
+    place = Place()
+    member = await partial(place, b"0")
+    place.clock.advance(minutes=11)
+    for attempt in (place.lifecycle.status(member.id), place.append(member.id, 1), final(place, member)):
+        with pytest.raises(UploadExpired):
+            await attempt
+    assert (await sweeper_of(place).sweep()).expired == [member.id]
+    assert await place.count() == 0
+
+
+@on_a_jumping_loop
+async def test_a_pending_final_lives_as_long_as_its_partials_and_no_longer() -> None:
+    place = Place()
+    member = await partial(place, b"0", 9)
+    upload = await final(place, member)
+    for offset in range(1, 4):
+        place.clock.advance(minutes=9)
+        await place.append(member.id, offset, b"0")
+        await sweeper_of(place).sweep()
+        assert (await place.lifecycle.status(upload.id)).is_pending
+    place.clock.advance(minutes=11)
+    with pytest.raises(UploadExpired):
+        await place.lifecycle.status(upload.id)
+    sweeper = sweeper_of(place)
+    swept = [*(await sweeper.sweep()).expired, *(await sweeper.sweep()).expired]
+    assert set(swept) == {member.id, upload.id}
+    with pytest.raises(UploadNotFound):
+        await place.lifecycle.status(upload.id)
+
+
+@on_a_jumping_loop
+async def test_looking_at_what_expires_removes_no_final() -> None:
+    place = Place()
+    member = await partial(place, b"0", 9)
+    await final(place, member)
+    await place.store.delete(member.id)
+    await sweeper_of(place).sweep(dry_run=True)
+    assert await place.count() == 1
+
+
+@on_a_jumping_loop
+async def test_a_record_does_not_grow_with_every_final_and_all_of_them_complete() -> None:
+    place = Place()
+    member = await partial(place, b"0", 2)
+    finals = [await final(place, member) for _ in range(MAX_AWAITING + 2)]
+    assert len((await place.store.get(member.id)).awaited_by) == MAX_AWAITING
+    await place.append(member.id, 1, b"1")
+    await sweeper_of(place).sweep()
+    assert all([(await place.store.get(upload.id)).is_complete for upload in finals])
