@@ -31,6 +31,7 @@ from tusd_py.storage.base import Store
 from tusd_py.storage.disk import DiskStore
 from tusd_py.storage.faults import translated
 from tusd_py.storage.record import MAX_RECORD
+from tusd_py.web.wire import MAX_HEAD
 
 OTHER = "another-upload-0001"
 LATER = datetime.now(UTC) + timedelta(days=1)
@@ -302,6 +303,32 @@ def test_a_record_that_cannot_be_read_makes_its_upload_unknown_and_no_other(
             await store.get(ID)
         assert await ids(store.list(complete=finished)) == {OTHER}
         assert (await store.get(OTHER)).id == OTHER
+
+    asyncio.run(scene())
+
+
+def test_a_record_from_before_there_was_concatenation_is_read(tmp_path: Path) -> None:
+    async def scene() -> None:
+        store = DiskStore(tmp_path)
+        upload = await store.create(new())
+        path = tmp_path / "partial" / f"{ID}.json"
+        known = json.loads(path.read_text())
+        for name in ("concat", "is_partial", "members", "awaited_by"):
+            del known[name]
+        path.write_text(json.dumps(known))
+        assert await store.get(ID) == upload
+
+    asyncio.run(scene())
+
+
+def test_the_record_of_a_final_with_the_longest_list_is_read(tmp_path: Path) -> None:
+    async def scene() -> None:
+        store = DiskStore(tmp_path)
+        members = tuple(f"{number:016}" for number in range(MAX_HEAD // 17))
+        final = await store.create(replace(new(), concat="final;" + " ".join(members), members=members))
+        assert await store.get(ID) == final
+        final = await store.create(replace(new(OTHER), concat='"' * MAX_HEAD, members=members[:1]))
+        assert await store.get(OTHER) == final
 
     asyncio.run(scene())
 

@@ -17,7 +17,7 @@ from tusd_py.protocol.fields import parse_metadata
 from tusd_py.storage.layout import FILE_MODE, open_regular, remove, write_all
 from tusd_py.upload import Upload, is_id
 
-MAX_RECORD = 256 * 1024  # bytes; a head of the largest accepted size makes a record of less than half of this
+MAX_RECORD = 256 * 1024  # bytes; a head of the largest accepted size makes a record of little more than half of this
 
 # The extension becomes part of a path, so it has a grammar like the id.
 EXTENSION_GRAMMAR = r"^(\.[A-Za-z0-9_-]{1,32}){0,2}$"
