@@ -218,6 +218,32 @@ async def test_leftovers_are_removed_once_nothing_that_is_being_made_can_be_so_o
     assert store.tidied == [(place.clock.moment - age, False)]
 
 
+@on_a_jumping_loop
+async def test_a_clock_that_jumps_forward_makes_no_leftover_of_what_is_being_made() -> None:
+    (place, store), seconds = watched_place(), 0.0
+    sweeping = Sweeper(
+        place.store,
+        place.locks,
+        place.lifecycle,
+        place.limits,
+        interval=INTERVAL,
+        now=place.clock,
+        monotonic=lambda: seconds,
+    )
+    before = place.clock.moment - timedelta(hours=1)
+    await sweeping.sweep()
+    place.clock.advance(days=40)
+    seconds = 60
+    await sweeping.sweep()
+    seconds = 3661
+    await sweeping.sweep()
+    assert [told for told, _ in store.tidied] == [
+        before,
+        before + timedelta(minutes=1),
+        before + timedelta(days=40),
+    ]
+
+
 # Trouble
 
 

@@ -72,6 +72,7 @@ class Sweeper:
         self._monotonic = monotonic
         self._suspects: dict[str, datetime] = {}
         self._watched: dict[str, tuple[datetime, float]] = {}
+        self._believed: tuple[datetime, float] | None = None
 
     async def run(self) -> None:
         """Sweep until cancelled, whenever no other process does.
@@ -114,7 +115,8 @@ class Sweeper:
         async for upload in self._store.list():
             if upload.is_pending:
                 # Whether a final that waits goes or completes is for its partials to say.
-                await self._end(upload, self._expire, swept.expired, swept, dry_run=dry_run)
+                if not dry_run:
+                    await self._end(upload, self._expire, swept.expired, swept, dry_run=dry_run)
                 continue
             is_left = rules.is_expired(upload, self._limits, now) or self._is_stale(upload, now, before)
             if (upload.is_whole and not upload.is_complete) or (is_left and is_confirmed(upload)):
@@ -123,7 +125,8 @@ class Sweeper:
             async for upload in self._store.list(complete=True):
                 if _completed_before(upload, now - self._completed_expiry) and is_confirmed(upload):
                     await self._end(upload, self._remove, swept.completed, swept, dry_run=dry_run)
-        swept.leftovers.extend(await self._store.tidy(before=now - self._leftover_age(), dry_run=dry_run))
+        leftovers_before = self._believable(now) - self._leftover_age()
+        swept.leftovers.extend(await self._store.tidy(before=leftovers_before, dry_run=dry_run))
         return swept
 
     async def _end(self, upload: Upload, end: End, ended: list[str], swept: Swept, *, dry_run: bool) -> None:
@@ -163,6 +166,17 @@ class Sweeper:
             since = self._monotonic()
         self._watched[upload.id] = (upload.written_at, since)
         return self._monotonic() - since > expiry.total_seconds()
+
+    def _believable(self, now: datetime) -> datetime:
+        """Return the moment, or the one before a jump forward: that is believed an hour later at the earliest.
+
+        Leftovers are told from what is being made by their age alone, and a jump would make everything old.
+        """
+        seconds = self._monotonic()
+        if self._believed is None or seconds - self._believed[1] > LEFTOVER_AGE.total_seconds():
+            self._believed = (now, seconds)
+        moment, since = self._believed
+        return min(now, moment + timedelta(seconds=seconds - since))
 
     def _leftover_age(self) -> timedelta:
         return max(LEFTOVER_AGE, self._limits.partial_expiry or LEFTOVER_AGE)
