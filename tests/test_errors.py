@@ -26,6 +26,7 @@ EXAMPLES: tuple[UploadError, ...] = (
     errors.UnsupportedMediaType(expected="application/offset+octet-stream"),
     errors.ContentRefused(extension=".mp3", allowed=(".mp3", ".wav")),
     errors.RangeNotSatisfiable(length=10),
+    errors.MisdirectedRequest(),
     errors.UploadLocked(),
     errors.HeadTooLarge(maximum=65536),
     errors.ChecksumMismatch(),

@@ -217,6 +217,45 @@ def test_what_is_no_origin_is_refused(written: str) -> None:
         values.parse_origins(written)
 
 
+@pytest.mark.parametrize(
+    ("written", "proxies"),
+    [
+        ("127.0.0.1, ::1, unix", ("127.0.0.1", "::1", "unix")),
+        ("10.0.0.0/8, [2001:DB8::1]", ("10.0.0.0/8", "2001:db8::1")),
+        (["*"], ("*",)),
+        ("none", ()),
+        ("", ()),
+    ],
+)
+def test_proxies_are_addresses_and_networks(written: object, proxies: tuple[str, ...]) -> None:
+    assert values.parse_proxies(written) == proxies
+
+
+@pytest.mark.parametrize("written", ["proxy.example", "10.0.0.1/8", "10.0.0.0/33", "1.2.3", 7, "unix:/run/x"])
+def test_other_proxies_are_refused(written: object) -> None:
+    with pytest.raises(ValueError, match="write"):
+        values.parse_proxies(written)
+
+
+@pytest.mark.parametrize(
+    ("written", "hosts"),
+    [
+        ("Uploads.Example.Org, [::1], 10.0.0.1", ("uploads.example.org", "[::1]", "10.0.0.1")),
+        ("*", ("*",)),
+        ("off", ()),
+        ([], ()),
+    ],
+)
+def test_hosts_are_names_without_ports(written: object, hosts: tuple[str, ...]) -> None:
+    assert values.parse_hosts(written) == hosts
+
+
+@pytest.mark.parametrize("written", ["a.example:80", "https://a.example", "a/b", "*.example", "::1", 7])
+def test_other_hosts_are_refused(written: object) -> None:
+    with pytest.raises(ValueError, match="write"):
+        values.parse_hosts(written)
+
+
 def test_names_of_header_fields_are_tokens() -> None:
     assert values.parse_field_names("X-Project, X_b") == ("X-Project", "X_b")
     with pytest.raises(ValueError, match="'X: y' is no name of a header field"):

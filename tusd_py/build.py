@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Unpack
+from urllib.parse import urlsplit
 
 from tusd_py.expiration import Sweeper
 from tusd_py.intake import SlabPool
@@ -21,6 +22,7 @@ from tusd_py.settings import Knobs, Settings
 from tusd_py.storage.base import Store
 from tusd_py.storage.disk import DiskStore
 from tusd_py.web.app import Application, Cors
+from tusd_py.web.forwarding import Proxies
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +71,9 @@ class TusApp(Application):
             base_path=settings.base_path,
             public_url=settings.public_url,
             downloads=not settings.disable_download,
+            relative_location=settings.relative_location,
+            proxies=Proxies(settings.trusted_proxies),
+            hosts=_hosts(settings),
             cors=_cors(settings),
         )
 
@@ -113,6 +118,14 @@ def _locks_for(store: Store, *, timeout: float) -> Locks:
         leader_path=store.folder / "partial",
         timeout=timeout,
     )
+
+
+def _hosts(settings: Settings) -> tuple[str, ...]:
+    """Return the names of the hosts that are answered for, none for all: what is public is always among them."""
+    if not settings.allowed_hosts or settings.public_url is None:
+        return settings.allowed_hosts
+    name = urlsplit(settings.public_url).hostname or ""
+    return (*settings.allowed_hosts, f"[{name}]" if ":" in name else name)
 
 
 def _cors(settings: Settings) -> Cors | None:

@@ -113,6 +113,7 @@ def serve(**flags: object) -> None:
     configure_logs(settings.log_level)
     try:
         with listen(settings.host, settings.port) as listener:
+            settings = _guarded(settings, listener)
             _check_folder(settings)
             url = local_url(_plan(settings), listener)
             announce = partial(print, f"You can now upload files to: {url}", flush=True)
@@ -312,6 +313,19 @@ def _serve(settings: Settings, listener: socket.socket, announce: Callable[[], N
         shutdown_timeout=settings.shutdown_timeout_seconds,
     )
     asyncio.run(supervise(crew, listener, announce))
+
+
+def _guarded(settings: Settings, listener: socket.socket) -> Settings:
+    """Return ``settings`` with a list of hosts where any page in a browser of this machine could reach ``listener``.
+
+    A page can bend its own name to a loopback address (DNS rebinding) and is of the same origin then, as far as the
+    browser can tell. Elsewhere clients reach us under names that only the operator knows.
+    """
+    from tusd_py.server.run import is_on_loopback
+
+    if settings.allowed_hosts or not is_on_loopback(listener):
+        return settings
+    return settings.model_copy(update={"allowed_hosts": ("localhost",)})
 
 
 def _plan(settings: Settings) -> Plan:

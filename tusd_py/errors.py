@@ -17,6 +17,7 @@
     ├── UnsupportedMediaType      415  the request's content type
     ├── ContentRefused            415  the first bytes are something that is not allowed
     ├── RangeNotSatisfiable       416  a download of bytes behind the end
+    ├── MisdirectedRequest        421  for a host that this server does not answer for
     ├── UploadLocked              423
     ├── HeadTooLarge              431
     ├── ChecksumMismatch          460
@@ -227,6 +228,19 @@ class RangeNotSatisfiable(UploadError):
     def __init__(self, *, length: int) -> None:
         self.length = length
         super().__init__(f"the range begins behind the end; ask for some of the {length} bytes that there are")
+
+
+class MisdirectedRequest(UploadError):
+    """The request is for a host that is not among the allowed ones: a page may have bent a name to our address."""
+
+    status = 421
+    code = "ERR_HOST_NOT_ALLOWED"
+
+    def __init__(self) -> None:
+        super().__init__(
+            "this server does not answer for the host of the request; the operator can add it to allowed_hosts, "
+            "or set public_url"
+        )
 
 
 class UploadLocked(UploadError):

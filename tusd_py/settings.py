@@ -62,6 +62,8 @@ FieldNames = Annotated[tuple[str, ...], BeforeValidator(values.parse_field_names
 PublicUrl = Annotated[str | None, BeforeValidator(values.parse_public_url), Kind("URL")]
 BasePath = Annotated[str, BeforeValidator(values.parse_base_path), PATH]
 RootPath = Annotated[str, BeforeValidator(values.parse_root_path), PATH]
+ProxyList = Annotated[tuple[str, ...], BeforeValidator(values.parse_proxies), LIST]
+HostList = Annotated[tuple[str, ...], BeforeValidator(values.parse_hosts), LIST]
 Host = Annotated[str, Field(min_length=1), Kind("ADDRESS")]
 Port = Annotated[int, Field(ge=0, le=65535), Kind("NUMBER")]
 Count = Annotated[int, Field(ge=1), Kind("NUMBER")]
@@ -92,6 +94,9 @@ class Knobs(TypedDict, total=False):
     public_url: str | None
     root_path: str
     disable_download: bool
+    relative_location: bool
+    trusted_proxies: ListWords
+    allowed_hosts: ListWords
     host: str
     port: int
     workers: int
@@ -173,6 +178,19 @@ class Settings(BaseSettings):
     )
     root_path: RootPath = _knob("", "The path that a proxy strips before it passes requests on.")
     disable_download: bool = _knob(False, "Serve no downloads: GET is answered 405.")
+    relative_location: bool = _knob(
+        False, "Give clients URLs without scheme and host, for proxies that change both and tell neither."
+    )
+    trusted_proxies: ProxyList = _knob(
+        "127.0.0.1, ::1, unix",
+        "The peers whose X-Forwarded-Proto, -Host, -Prefix, -For and Forwarded are believed: addresses, networks, unix "
+        "for all on a Unix socket, * for all.",
+    )
+    allowed_hosts: HostList = _knob(
+        "none",
+        "The hosts that requests may be for, without ports, * for all; localhost and that of the public URL always "
+        "are. none: all, but only those two where serve listens on a loopback address.",
+    )
     host: Host = _knob("127.0.0.1", "The address to listen on; 0.0.0.0 or :: for all.")
     port: Port = _knob(8080, "The port to listen on; 0: any free one.")
     workers: Count = _knob(1, "How many processes serve.")

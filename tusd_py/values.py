@@ -9,12 +9,16 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from datetime import timedelta
 from decimal import Decimal
+from ipaddress import ip_network
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from tusd_py.errors import BadRequest
 from tusd_py.media import MediaRules
+from tusd_py.protocol.forwarded import parse_host
 
 # How a limit is switched off.
 NO_LIMIT = frozenset({"0", "none", "off"})
@@ -152,6 +156,46 @@ def parse_public_url(value: object) -> str | None:
     if not isinstance(value, str) or not _is_url(value):
         raise ValueError(f"{value!r} is no URL that a path can follow; write one such as https://uploads.example.org")
     return value.rstrip("/")
+
+
+def parse_proxies(value: object) -> tuple[str, ...]:
+    """Return addresses and networks in their shortest form, ``unix`` and ``*`` as they are; nothing for ``none``."""
+    entries = parse_list(value)
+    if len(entries) == 1 and entries[0].lower() in NO_LIMIT:
+        return ()
+    return tuple(map(_parse_proxy, entries))
+
+
+def _parse_proxy(text: str) -> str:
+    word = text.lower()
+    if word in ("*", "unix"):
+        return word
+    try:
+        network = ip_network(word.strip("[]"))
+    except ValueError:
+        raise ValueError(
+            f"{text!r} is no address or network; write one such as 10.0.0.7 or 10.0.0.0/8, or unix, or *"
+        ) from None
+    return str(network.network_address if network.num_addresses == 1 else network)
+
+
+def parse_hosts(value: object) -> tuple[str, ...]:
+    """Return the names of hosts in lower case, IPv6 addresses in brackets, ``*`` as it is; nothing for ``none``."""
+    entries = parse_list(value)
+    if len(entries) == 1 and entries[0].lower() in NO_LIMIT:
+        return ()
+    return tuple(map(_parse_host_name, entries))
+
+
+def _parse_host_name(text: str) -> str:
+    if text == "*":
+        return text
+    host = None
+    with suppress(BadRequest):
+        host = parse_host(text)
+    if host is None or host.port is not None:
+        raise ValueError(f"{text!r} is no host; write a name without a port, such as uploads.example.org, or *")
+    return host.name
 
 
 def parse_base_path(value: object) -> str:

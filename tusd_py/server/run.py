@@ -14,6 +14,7 @@ import os
 import socket
 from collections.abc import Callable
 from dataclasses import dataclass
+from ipaddress import ip_address
 from types import FrameType
 from typing import Literal
 
@@ -85,6 +86,8 @@ class Server(uvicorn.Server):
                 log_level="warning",
                 access_log=False,
                 server_header=False,
+                # The application believes proxies itself, also for what uvicorn does not know, and must see the peer.
+                proxy_headers=False,
                 root_path=plan.root_path,
                 workers=1,
                 backlog=BACKLOG,
@@ -168,6 +171,13 @@ def listen(host: str, port: int) -> socket.socket:
         number = error.errno or 0
         advice = LISTEN_TROUBLES.get(number) or f"{os.strerror(number)}; choose another --host or --port"
         raise CannotServe(f"cannot listen on {host}, port {port}: {advice}") from None
+
+
+def is_on_loopback(listener: socket.socket) -> bool:
+    """Tell whether only programs of this machine reach ``listener`` over IP, browsers among them."""
+    if listener.family not in (socket.AF_INET, socket.AF_INET6):
+        return False
+    return ip_address(listener.getsockname()[0].partition("%")[0]).is_loopback
 
 
 def local_url(plan: Plan, listener: socket.socket) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Collection
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 
@@ -16,6 +16,7 @@ from tusd_py.locks.base import Locks
 from tusd_py.protocol.messages import Dialect
 from tusd_py.storage.base import Store
 from tusd_py.web.endpoints import Endpoints
+from tusd_py.web.forwarding import Forwarding, Proxies
 from tusd_py.web.safety import safely
 
 METHODS = ("GET", "HEAD", "POST", "PATCH", "DELETE", "OPTIONS")
@@ -92,6 +93,7 @@ class Cors:
 
 
 EVERY_ORIGIN = Cors()
+NOBODY = Proxies(())
 
 
 class Application:
@@ -112,6 +114,9 @@ class Application:
         base_path: str = "/files/",
         public_url: str | None = None,
         downloads: bool = True,
+        relative_location: bool = False,
+        proxies: Proxies = NOBODY,
+        hosts: Collection[str] = (),
         cors: Cors | None = EVERY_ORIGIN,
     ) -> None:
         self._lifecycle = lifecycle
@@ -121,8 +126,17 @@ class Application:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._opening = asyncio.Lock()
         self._sweeping: asyncio.Task[None] | None = None
-        endpoints = Endpoints(lifecycle, dialect, base_path=base_path, public_url=public_url, downloads=downloads)
-        self._app: ASGIApp = endpoints if cors is None else _with_cors(endpoints, cors)
+        endpoints = Endpoints(
+            lifecycle,
+            dialect,
+            base_path=base_path,
+            public_url=public_url,
+            relative_location=relative_location,
+            downloads=downloads,
+        )
+        answering: ASGIApp = endpoints if cors is None else _with_cors(endpoints, cors)
+        # Outside of CORS: preflights for other hosts are refused too.
+        self._app: ASGIApp = Forwarding(answering, dialect, proxies=proxies, hosts=hosts)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http":

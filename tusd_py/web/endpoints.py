@@ -10,6 +10,7 @@ import logging
 import secrets
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
+from urllib.parse import urlsplit
 
 from starlette.types import Receive, Scope, Send
 
@@ -45,12 +46,14 @@ class Endpoints:
         base_path: str,
         public_url: str | None,
         downloads: bool = True,
+        relative_location: bool = False,
     ) -> None:
         self._lifecycle = lifecycle
         self._dialect = dialect
         self._base_path = base_path
         self._public_url = public_url.rstrip("/") if public_url else None
         self._public_path = parse_url_path(self._public_url) if self._public_url else ""
+        self._relative_location = relative_location
         self._collection: Mapping[str, Endpoint] = {"OPTIONS": self._discover, "POST": self._create}
         self._upload: Mapping[str, Endpoint] = {
             "OPTIONS": self._discover,
@@ -153,7 +156,9 @@ class Endpoints:
 
     def _location(self, exchange: Exchange, id: str) -> str:
         path = self._base_path + id
-        return self._public_url + path if self._public_url else exchange.url(path)
+        if self._public_url is None:
+            return exchange.relative_url(path) if self._relative_location else exchange.url(path)
+        return (urlsplit(self._public_url).path if self._relative_location else self._public_url) + path
 
 
 def _explained(error: Exception) -> UploadError:

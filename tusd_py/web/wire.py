@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import re
 from collections.abc import AsyncGenerator
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from urllib.parse import quote
 
 from starlette.types import Message, Receive, Scope, Send
@@ -13,6 +12,7 @@ from starlette.types import Message, Receive, Scope, Send
 from tusd_py.errors import BadRequest, ConnectionLost, HeadTooLarge, UnsupportedCoding
 from tusd_py.intake import Body, Intake
 from tusd_py.protocol.fields import Fields, parse_number
+from tusd_py.protocol.forwarded import parse_host
 from tusd_py.protocol.messages import Reply
 
 # Header fields of one request together. Real metadata has a few KiB at most; what is kept per upload is bounded too.
@@ -23,8 +23,6 @@ MAX_HEAD = 64 * 1024
 DRAIN_SECONDS = 2.0
 DRAIN_BYTES = 64 * 1024 * 1024
 
-# Host = uri-host [ ":" port ] (RFC 9110, 7.2), of which we take names, IPv4 and bracketed IPv6 addresses.
-_HOST = re.compile(r"(?:[A-Za-z0-9._~-]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]{1,5})?")
 
 
 class RequestBody(Body):
@@ -113,7 +111,11 @@ class Exchange:
     def url(self, path: str) -> str:
         """Return the absolute URL of ``path`` as this client sees the server. Source: RFC 9110, 7.2."""
         scheme = "https" if self._scope.get("scheme") == "https" else "http"
-        return f"{scheme}://{self._host()}{quote(self.root_path + path)}"
+        return f"{scheme}://{self._host()}{self.relative_url(path)}"
+
+    def relative_url(self, path: str) -> str:
+        """Return ``path`` as this client sees it, without scheme and host."""
+        return quote(self.root_path + path)
 
     async def answer(self, reply: Reply) -> None:
         """Send ``reply``, readable for a client that is still sending, and leave the connection in step or closed."""
@@ -195,18 +197,18 @@ class Exchange:
 
     def _check_host(self) -> None:
         host = self.fields.single("host")
-        if host is None and self._scope.get("http_version", "1.1") != "1.1":
-            return
-        if _HOST.fullmatch(host or "") is None:
-            raise BadRequest("ERR_INVALID_HOST", "Host is missing or malformed; send the name of this server in it")
+        if host is not None or self._scope.get("http_version", "1.1") == "1.1":
+            parse_host(host or "")
 
     def _host(self) -> str:
         host = self.fields.single("host") or ""
-        if _HOST.fullmatch(host):
+        with suppress(BadRequest):
+            parse_host(host)
             return host
         address, port = self._scope.get("server") or ("localhost", None)
-        name = f"[{address}]" if ":" in address else address
-        return name if port is None else f"{name}:{port}"
+        if port is None:  # The address is the path of a Unix socket, which is nobody's business.
+            return "localhost"
+        return f"[{address}]:{port}" if ":" in address else f"{address}:{port}"
 
 
 def _below(path: str, root_path: str) -> str:
