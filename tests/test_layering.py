@@ -23,7 +23,7 @@ ROWS: tuple[tuple[str, ...], ...] = (
     ("intake", "concatenation"),
     ("lifecycle", "metrics"),
     ("expiration",),
-    ("web", "client"),
+    ("web", "client", "doctor"),
     # Serves whatever app it is given, and so knows neither settings nor how one is built.
     ("server",),
     ("values",),

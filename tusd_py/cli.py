@@ -1,4 +1,4 @@
-"""The command line: ``tusd-py serve``, and what looks after an upload folder.
+"""The command line: ``tusd-py serve``, what looks after an upload folder, and ``tusd-py doctor``.
 
 What takes time to import is imported when a command needs it, so that ``tusd-py --help`` answers at once.
 """
@@ -9,7 +9,7 @@ import asyncio
 import json
 import os
 import sys
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from functools import cached_property, partial
 from typing import TYPE_CHECKING, TypeVar
 
@@ -293,6 +293,61 @@ def _limits(settings: Settings) -> Limits:
 
     seconds = settings.partial_upload_expiry_seconds
     return Limits(max_size=None, partial_expiry=None if seconds is None else timedelta(seconds=seconds))
+
+
+@main.command()
+@click.argument("url")
+@click.option("--header", "fields", metavar="'NAME: VALUE'", multiple=True, help="A field for every request.")
+@click.option("--filename", default="doctor.mp3", show_default=True, help="The name of what is uploaded.")
+@click.option("--insecure", is_flag=True, help="Take any certificate.")
+@click.option(
+    "--patience",
+    metavar="SECONDS",
+    default=1.0,
+    type=click.FloatRange(0.1, 60),
+    show_default=True,
+    help="How long bytes may take.",
+)
+def doctor(url: str, fields: tuple[str, ...], *, filename: str, insecure: bool, patience: float) -> None:
+    """Tell what between here and the tus server at URL gets in the way of uploads.
+
+    URL is the endpoint as clients have it. Works with any tus 1.0 server; what it creates there it removes again. Ends
+    with 0 where all is well, with 1 where there are troubles.
+    """
+    from tusd_py.doctor.examine import examine
+
+    sent = _parse_fields(fields)
+    _check_url(url)
+    has_trouble = False
+    for finding in examine(url, sent, filename=filename, verify=not insecure, patience=patience):
+        has_trouble = has_trouble or finding.is_trouble
+        click.echo(f"{'TROUBLE' if finding.is_trouble else 'ok'}: {finding.sentence}")
+        for line in finding.advice:
+            click.echo(f"    {line}")
+    click.echo("There is trouble." if has_trouble else "All is well.")
+    sys.exit(has_trouble)
+
+
+def _parse_fields(lines: Iterable[str]) -> dict[str, str]:
+    fields = {}
+    for line in lines:
+        name, _, value = line.partition(":")
+        if not (name.strip() and value.strip() and line.isascii() and line.isprintable()):
+            raise click.UsageError("--header: write a name, a colon and a value, such as 'Authorization: Bearer x'")
+        fields[name.strip()] = value.strip()
+    return fields
+
+
+def _check_url(url: str) -> None:
+    from urllib.parse import urlsplit
+
+    try:
+        split = urlsplit(url)
+        is_good = split.scheme in ("http", "https") and bool(split.hostname) and split.port != 0
+    except ValueError:
+        is_good = False
+    if not (is_good and url.isascii() and url.isprintable() and " " not in url):
+        raise click.UsageError(f"{url} is no URL; write one such as https://uploads.example.org/files/")
 
 
 def _serve(settings: Settings, listener: socket.socket, announce: Callable[[], None]) -> None:

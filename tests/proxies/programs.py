@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 import shutil
 import socket
 import ssl
@@ -50,7 +51,7 @@ def free_port() -> int:
 
 
 def make_certificate(folder: Path) -> Path:
-    """Write a certificate for ``NAME`` with its key into one file."""
+    """Write a certificate with its key into one file."""
     key, certificate, both = folder / "key.pem", folder / "certificate.pem", folder / "both.pem"
     subprocess.run(
         [
@@ -88,15 +89,15 @@ def haproxy(folder: Path, sites: str) -> list[str]:
     return ["haproxy", "-db", "-f", str(folder / "haproxy.cfg")]
 
 
-def printed_command(name: str, folder: Path, port: int, upstream: int) -> list[str]:
-    """Write what the page prints for the proxy ``name`` and return the command that runs it."""
+def printed_command(proxy: str, folder: Path, port: int, upstream: int, host: str) -> list[str]:
+    """Write what the page prints for ``proxy`` and return the command that runs it."""
     server = {"127.0.0.1:8080": f"127.0.0.1:{upstream}"}
-    if name == "caddy":
-        site = {f"{NAME} {{": f"{NAME}:{port} {{\nbind 127.0.0.1\ntls internal"}
+    if proxy == "caddy":
+        site = {f"{NAME} {{": f"{host}:{port} {{\nbind 127.0.0.1\ntls internal"}
         return caddy(folder, replaced(printed("caddyfile"), server | site))
     pem = str(make_certificate(folder))
-    if name == "nginx":
-        machine = {"443": f"127.0.0.1:{port}", "/etc/ssl/uploads.pem": pem, "/etc/ssl/uploads.key": pem}
+    if proxy == "nginx":
+        machine = {NAME: host, "443": f"127.0.0.1:{port}", "/etc/ssl/uploads.pem": pem, "/etc/ssl/uploads.key": pem}
         return nginx(folder, replaced(printed("nginx"), server | machine))
     machine = {":443": f"127.0.0.1:{port}", "/etc/haproxy/uploads.pem": pem}
     return haproxy(folder, replaced(printed("haproxy"), server | machine))
@@ -107,10 +108,10 @@ def _listens(port: int) -> bool:
         return probe.connect_ex(("127.0.0.1", port)) == 0
 
 
-def _encrypts(port: int) -> bool:
+def _encrypts(port: int, host: str) -> bool:
     """Tell whether it has its certificate too, which Caddy makes when it already listens."""
     try:
-        TlsConnection(port).close()
+        TlsConnection(port, host).close()
     except OSError:
         return False
     return True
@@ -143,13 +144,13 @@ def running(command: list[str], folder: Path, port: int, is_ready: Callable[[int
 class TlsConnection(Connection):
     """A connection to a proxy that sends exactly the bytes it is given, encrypted."""
 
-    def __init__(self, port: int) -> None:
+    def __init__(self, port: int, host: str) -> None:
         super().__init__(port)
         # The certificates are made for this run; who signed them is not what is tested.
         context = ssl.create_default_context()
         context.check_hostname = False
         context.verify_mode = ssl.CERT_NONE
-        self._socket = context.wrap_socket(self._socket, server_hostname=NAME)
+        self._socket = context.wrap_socket(self._socket, server_hostname=host)
 
 
 @dataclass(frozen=True)
@@ -159,10 +160,11 @@ class Site:
     proxy: str
     port: int
     upload_dir: Path
+    host: str
 
     @property
     def authority(self) -> str:
-        return f"{NAME}:{self.port}"
+        return f"{self.host}:{self.port}"
 
     @property
     def endpoint(self) -> str:
@@ -174,15 +176,20 @@ class Site:
         return url.removeprefix(f"https://{self.authority}")
 
     def connect(self) -> Connection:
-        return TlsConnection(self.port)
+        return TlsConnection(self.port, self.host)
 
 
 @contextmanager
-def site(proxy: str, folder: Path) -> Iterator[Site]:
-    """Serve uploads behind ``proxy`` as the page says."""
+def site(proxy: str, folder: Path, host: str = NAME, command: str = "") -> Iterator[Site]:
+    """Serve uploads behind ``proxy`` as the page says, except for the name of the ``host``.
+
+    ``command`` starts the server, that of the page where none is given.
+    """
     port = free_port()
     uploads = folder / "uploads"
-    with ServerProcess(uploads, "--allowed-hosts", NAME, "--max-file-size", "100MiB") as server:
-        command = printed_command(proxy, folder, port, server.port)
-        with running(command, folder, port, _encrypts):
-            yield Site(proxy, port, uploads)
+    words = shlex.split(command or printed("sh"))
+    assert words[:2] == ["tusd-py", "serve"]
+    with ServerProcess(uploads, *words[2:], "--max-file-size", "100MiB") as server:
+        proxying = printed_command(proxy, folder, port, server.port, host)
+        with running(proxying, folder, port, lambda port: _encrypts(port, host)):
+            yield Site(proxy, port, uploads, host)

@@ -228,6 +228,13 @@ def test_a_request_without_a_host_comes_from_no_browser(tmp_path: Path) -> None:
     assert ask(app_in(tmp_path, allowed_hosts="up.example"), fields)[0] == 201
 
 
+def test_a_request_with_two_hosts_is_refused(tmp_path: Path) -> None:
+    """Nobody could tell which one a proxy before us has judged. Source: RFC 9112, 3.2."""
+    with serving(app_in(tmp_path)) as server, server.connect() as connection:
+        connection.send(f"OPTIONS /files/ HTTP/1.1\r\nHost: a.example\r\nHost: b.example\r\n{TUS}\r\n")
+        assert connection.answer().status == 400
+
+
 def test_without_a_list_an_app_answers_for_every_host(tmp_path: Path) -> None:
     assert ask(app_in(tmp_path), CREATE | {"host": "whatever.example"})[0] == 201
 

@@ -1,0 +1,1 @@
+"""``tusd-py doctor URL``: what stands between a client and a tus server."""
