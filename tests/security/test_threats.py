@@ -12,7 +12,7 @@ import pytest
 from tests.live import APPEND, TUS, Answer, Server
 from tests.server_process import ServerProcess
 
-HOST = "Host: x\r\n"
+HOST = "Host: localhost\r\n"
 UNKNOWN = "/files/0123456789abcdef0123456789abcdef"
 
 

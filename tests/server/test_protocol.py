@@ -10,7 +10,7 @@ from tests.live import APPEND, TUS, Connection, Server
 from tests.server_process import ServerProcess
 from tusd_py.server.protocol import MAX_FRAMING, MAX_HEAD
 
-HOST = "Host: x\r\n"
+HOST = "Host: localhost\r\n"
 
 
 @pytest.fixture(scope="module")

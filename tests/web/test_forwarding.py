@@ -223,9 +223,10 @@ def test_both_the_host_that_a_proxy_sends_and_the_one_it_tells_are_judged(
     assert ask(app, CREATE | {"host": host, "x-forwarded-host": forwarded_host})[0] == status
 
 
-def test_a_request_without_a_host_comes_from_no_browser(tmp_path: Path) -> None:
+def test_a_request_without_a_host_is_refused(tmp_path: Path) -> None:
+    """Source: RFC 9112, 3.2."""
     fields = {name: value for name, value in CREATE.items() if name != "host"}
-    assert ask(app_in(tmp_path, allowed_hosts="up.example"), fields)[0] == 201
+    assert ask(app_in(tmp_path, allowed_hosts="up.example"), fields)[0] == 400
 
 
 def test_a_request_with_two_hosts_is_refused(tmp_path: Path) -> None:

@@ -24,7 +24,6 @@ DRAIN_SECONDS = 2.0
 DRAIN_BYTES = 64 * 1024 * 1024
 
 
-
 class RequestBody(Body):
     """The body of a request as any ASGI server hands it over."""
 
