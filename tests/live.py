@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import socket
 import threading
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from typing import Literal
 
 import uvicorn
 from starlette.types import ASGIApp
@@ -138,10 +140,12 @@ class Server:
 
 
 @contextlib.contextmanager
-def serving(app: ASGIApp, *, root_path: str = "", loop: str = "asyncio") -> Iterator[Server]:
-    """Serve ``app`` on a free loopback port while the context lasts."""
+def serving(
+    app: ASGIApp, *, root_path: str = "", loop: str = "asyncio", http: type[asyncio.Protocol] | Literal["auto"] = "auto"
+) -> Iterator[Server]:
+    """Serve ``app`` on a free loopback port while the context lasts; ``http`` speaks HTTP, by default plain uvicorn."""
     listener = socket.create_server(("127.0.0.1", 0), backlog=512)
-    config = uvicorn.Config(app, log_level="error", root_path=root_path, ws="none", loop=loop, lifespan="on")
+    config = uvicorn.Config(app, log_level="error", root_path=root_path, ws="none", loop=loop, lifespan="on", http=http)
     server = uvicorn.Server(config)
     started = threading.Event()
     startup = server.startup

@@ -6,6 +6,7 @@
     ├── FinalUpload               403  bytes for an upload that is written by concatenation alone
     ├── UploadNotFound            404
     ├── MethodNotAllowed          405
+    ├── HeadTimedOut              408
     ├── OffsetMismatch            409  the append starts where the upload does not end
     ├── UploadInterrupted         409  a newer request took the upload over
     ├── BodyTimedOut              409  the client sent nothing for too long
@@ -14,6 +15,7 @@
     ├── PreconditionFailed        412  the client means another content than there is
     ├── UploadTooLarge            413  above the configured maximum
     ├── UploadOverrun             413  more bytes than the upload's length
+    ├── TargetTooLong             414
     ├── UnsupportedMediaType      415  the request's content type
     ├── ContentRefused            415  the first bytes are something that is not allowed
     ├── RangeNotSatisfiable       416  a download of bytes behind the end
@@ -109,6 +111,17 @@ class MethodNotAllowed(UploadError):
         super().__init__(f"this method is not served here; use one of {', '.join(self.allowed)}")
 
 
+class HeadTimedOut(UploadError):
+    """The head of a request took longer than ``seconds``."""
+
+    status = 408
+    code = "ERR_REQUEST_TIMEOUT"
+
+    def __init__(self, *, seconds: float) -> None:
+        self.seconds = seconds
+        super().__init__(f"the head of the request took longer than {seconds:g} seconds; send it in one go")
+
+
 class OffsetMismatch(UploadError):
     """An append starts at ``provided`` bytes while the upload ends at ``expected``."""
 
@@ -193,6 +206,17 @@ class UploadOverrun(UploadError):
     def __init__(self, *, length: int) -> None:
         self.length = length
         super().__init__(f"the request goes beyond the upload's length of {length} bytes; send only what is missing")
+
+
+class TargetTooLong(UploadError):
+    """The target of the request holds more than ``maximum`` bytes."""
+
+    status = 414
+    code = "ERR_TARGET_TOO_LONG"
+
+    def __init__(self, *, maximum: int) -> None:
+        self.maximum = maximum
+        super().__init__(f"the URL is longer than {maximum} bytes; send the one that Location gave")
 
 
 class UnsupportedMediaType(UploadError):

@@ -7,6 +7,7 @@ import pytest
 
 from tests.live import Server, serving
 from tusd_py import TusApp
+from tusd_py.server.protocol import LimitedProtocol
 
 
 @pytest.fixture
@@ -19,7 +20,7 @@ def folder(tmp_path: Path) -> Path:
 def server(folder: Path) -> Iterator[Server]:
     """A server that takes anything up to 1000 bytes, under /files/."""
     app = TusApp(upload_dir=folder, allowed_upload_extensions="*", sniff="off", max_file_size=1000)
-    with serving(app) as server:
+    with serving(app, http=LimitedProtocol) as server:
         yield server
 
 

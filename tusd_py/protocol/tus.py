@@ -224,5 +224,11 @@ def _length(fields: Fields) -> int | None:
 
 
 def _checksum(fields: Fields) -> Checksum | None:
+    # Announced for the end of the body, where we do not look: what cannot be verified is not to be received.
+    # Source: tus 1.0.0, Checksum, Trailer; RFC 9110, 6.6.2.
+    if "upload-checksum" in (name.lower() for name in grammar.parse_list(fields.combined("trailer") or "")):
+        raise BadRequest(
+            "ERR_INVALID_CHECKSUM", "checksums in trailers are not served; send Upload-Checksum as a field"
+        )
     given = fields.single("upload-checksum")
     return None if given is None else parse_checksum(given)

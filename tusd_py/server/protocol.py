@@ -1,27 +1,41 @@
-"""uvicorn's HTTP protocol, with limits on what a client may send that is not the body of an upload.
+"""uvicorn's HTTP protocol, for clients that are hostile, broken, or want another protocol.
 
-Its parser keeps a head for as long as it goes on, and so it does with trailers and the extensions of chunks; and nobody
-counts the seconds that a head takes. Whoever sends one byte now and then holds a connection for ever, and whoever sends
-much of it holds our memory. What a server in front of us limits is its own affair: these are ours.
+uvicorn and its parser trust whoever sends a head: it may go on for ever, ask for another protocol and so hide its body
+from us, and its trailers become header fields. What cannot be read is answered by uvicorn itself, in words of its own
+and before its turn, while the application takes it for a client that left.
+
+Here all of that reaches the application. A request that cannot be read is handed over as a stand-in, a harmless one in
+its place in the row, whose ``Reception`` says what is wrong; so does the one whose body turns out to be broken. All
+answers are then given in one place, with the fields that browsers and clients of tus need.
+
+Only hooks of the parser (httptools calls them) and public attributes of uvicorn's class are used, and of its private
+ones the timer of idle connections. Tested from uvicorn 0.40 on.
 """
 
 from __future__ import annotations
 
 import asyncio
+import re
 from typing import ClassVar
 
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+import httptools
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
-# Bytes of a head as they come. The application refuses fields that hold more than half of it, in the words of its
-# protocol; what is cut off here is beyond any client that means well.
-MAX_HEAD = 128 * 1024
+from tusd_py.errors import BadRequest, HeadTimedOut, HeadTooLarge, MethodNotAllowed, TargetTooLong, UploadError
+from tusd_py.web.app import METHODS
+from tusd_py.web.reception import RECEPTION, Reception
 
-# Bytes of a chunked body in a row that belong to no chunk: sizes, extensions, trailers.
+# Bytes of a head as they come. The application refuses fields that hold as much: this is for heads that do not end.
+MAX_HEAD = 64 * 1024
+
+# Bytes of a request's target. RFC 9112, 3, asks for 8000 at least.
+MAX_TARGET = 16 * 1024
+
+# Bytes of a chunked body in a row that are no content: sizes, extensions, trailers.
 MAX_FRAMING = 16 * 1024
 
-TOO_LARGE = b"431 Request Header Fields Too Large"
-TOO_SLOW = b"408 Request Timeout"
-TOO_ODD = b"400 Bad Request"
+# RFC 9112, 3:  request-line = method SP request-target SP HTTP-version
+_REQUEST_LINE = re.compile(rb"[\r\n]*[!#$%&'*+\-.^_`|~0-9A-Za-z]+ [^ ]+ HTTP/1\.[01]\r?\n")
 
 
 class LimitedProtocol(HttpToolsProtocol):
@@ -29,9 +43,23 @@ class LimitedProtocol(HttpToolsProtocol):
 
     head_timeout: ClassVar[float | None] = None
 
-    _head = 0
-    _framing = 0
+    # Before the first head the parser may find fault already.
+    url: bytes = b""
+
+    # Between the head and the end of a request.
+    _is_in_body = False
+
+    # Whatever comes now is dropped, until the application is done with what went wrong.
+    _is_deaf = False
+
+    # Bytes of this head, or of what has come in a row between the content of this body.
+    _overhead = 0
+
+    _reception = Reception()
     _deadline: asyncio.TimerHandle | None = None
+    _unanswered: tuple[RequestResponseCycle, ...] = ()
+
+    # The connection
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Wait for the first head."""
@@ -39,58 +67,131 @@ class LimitedProtocol(HttpToolsProtocol):
         self._await_head()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Wait for nothing any more."""
+        """Wait for nothing any more, and tell every request; uvicorn tells the last one alone."""
         self._stop_waiting()
+        for cycle in self._unanswered:
+            if not cycle.response_complete:
+                cycle.disconnected = True
+                cycle.message_event.set()
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
-        """Count what is neither a finished head nor content."""
-        before = self.cycle
-        was_in_body = self._is_in_body
-        self._framing += len(data)
-        super().data_received(data)
-        if self.transport.is_closing():
-            return
-        if self.cycle is not before:
-            # A head is whole. What may follow it in the same data is less than one read of the socket.
-            self._head = self._framing = 0
-            self._stop_waiting()
-        elif was_in_body:
-            if self._framing > MAX_FRAMING:
-                self._refuse(TOO_ODD)
-        else:
-            self._head += len(data)
-            if self._head > MAX_HEAD:
-                self._refuse(TOO_LARGE)
-            elif self._deadline is None:
-                self._await_head()
+        """Parse what came, a head never further than it may go."""
+        rest = memoryview(data)
+        while rest and not self._is_deaf:
+            piece = rest if self._is_in_body else rest[: MAX_HEAD - self._overhead]
+            rest = rest[self._parse(piece) :]
 
-    def on_headers_complete(self) -> None:
-        """Begin the request, if it is one that we can serve.
+    def _parse(self, piece: bytes | memoryview) -> int:
+        """Feed the parser, and return how many bytes of ``piece`` it took."""
+        self._overhead += len(piece)
+        try:
+            self.parser.feed_data(piece)
+        except httptools.HttpParserUpgrade as upgrade:
+            self._parse_again()
+            # How far the parser came. Everything behind that belongs to the body, or to what follows it.
+            taken: int = upgrade.args[0]
+            return taken
+        except httptools.HttpParserError as error:
+            is_first = self._overhead == len(piece)
+            self._refuse(_explained(error, piece if is_first else b""))
+        if self._is_in_body and self._overhead > MAX_FRAMING:
+            self._refuse(BadRequest("ERR_INVALID_REQUEST", "there is more around the chunks of the body than in them"))
+        elif not self._is_in_body and self._overhead >= MAX_HEAD:
+            self._refuse(HeadTooLarge(maximum=MAX_HEAD))
+        return len(piece)
+
+    def _parse_again(self) -> None:
+        """Read this head as if it asked for no other protocol; servers may ignore that. Source: RFC 9110, 7.8.
+
+        The parser would read nothing behind it. Another one gets the same head without the field that asks.
+        """
+        line = b"%s %s HTTP/%s" % (self.parser.get_method(), self.url, self.parser.get_http_version().encode())
+        fields = (name + b": " + value for name, value in self.headers if name != b"upgrade")
+        self._parse_anew(b"\r\n".join((line, *fields, b"", b"")))
+
+    def _parse_anew(self, head: bytes) -> None:
+        self.parser = httptools.HttpRequestParser(self)
+        self.parser.set_dangerous_leniencies(lenient_data_after_close=True)  # as uvicorn has it
+        self._overhead = 0
+        self._parse(head)
+
+    # What the parser finds
+
+    def on_message_begin(self) -> None:
+        """Begin a head."""
+        super().on_message_begin()
+        self._unset_keepalive_if_required()
+        self._reception = Reception()
+        # Even where it began somewhere in what came last, of which nothing counts any more.
+        self._overhead = max(self._overhead, 1)
+        self.scope["extensions"] = {RECEPTION: self._reception}  # type: ignore[dict-item]  # an object of our own
+        if self._deadline is None:
+            self._await_head()
+
+    def on_url(self, url: bytes) -> None:
+        """Take a bit of the target.
 
         Raises:
-            ValueError: it is not; the parser takes that for a malformed request, which is answered 400.
+            TargetTooLong: there is too much of it.
         """
-        # The parser gives no body to a request that asks for another protocol, and reads nothing behind it.
-        is_last = self.parser.should_upgrade()
-        if is_last and (self.parser.get_method() == b"CONNECT" or any(map(_announces_body, self.headers))):
-            raise ValueError("another protocol is asked for")
-        # RFC 9112, 3.2: none, or more than one, is an error of the client.
-        hosts = sum(name == b"host" for name, _ in self.headers)
-        if hosts > 1 or (hosts == 0 and self.parser.get_http_version() == "1.1"):
-            raise ValueError("the host is missing or ambiguous")
+        super().on_url(url)
+        if len(self.url) > MAX_TARGET:
+            raise TargetTooLong(maximum=MAX_TARGET)
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """Take a field. Trailers are never merged into the header fields (RFC 9112, 7.1.2); nobody wants them yet."""
+        if not self._is_in_body:
+            super().on_header(name, value)
+
+    def on_headers_complete(self) -> None:
+        """Begin the request.
+
+        Raises:
+            MethodNotAllowed: we are no way to somewhere else (RFC 9110, 9.3.6).
+            BadRequest: the version is none that is written in lines of text.
+        """
+        if self.parser.get_method() == b"CONNECT":
+            raise MethodNotAllowed(allowed=METHODS)
+        if self.parser.get_http_version() not in ("1.0", "1.1"):
+            raise BadRequest("ERR_INVALID_REQUEST", "the version of the request is not served; send HTTP/1.1")
+        if self.parser.should_upgrade():
+            return  # The head comes once more, without what asks for that.
         super().on_headers_complete()
-        if is_last:
-            self.cycle.keep_alive = False
+        self._is_in_body = True
+        self._overhead = 0
+        self._stop_waiting()
+        self._unset_keepalive_if_required()
+        self._unanswered = (*(cycle for cycle in self._unanswered if not cycle.response_complete), self.cycle)
 
     def on_body(self, body: bytes) -> None:
         """Take content, which is the application's to limit."""
         super().on_body(body)
-        self._framing = 0
+        self._overhead = 0
 
-    @property
-    def _is_in_body(self) -> bool:
-        return self.cycle is not None and self.cycle.more_body and not self.cycle.response_complete
+    def on_message_complete(self) -> None:
+        """End the request, if it was one."""
+        if self._is_in_body:
+            super().on_message_complete()
+            self._is_in_body = False
+            self._overhead = 0
+
+    # What is wrong
+
+    def _refuse(self, error: UploadError) -> None:
+        """Have the application answer this request with ``error``, in its turn, and listen no more."""
+        if not self._is_in_body:
+            # Its body never ends, so that the application reads on for a while: see `Exchange.answer`.
+            origin = next((value for name, value in self.headers or () if name == b"origin"), b"null")
+            self._parse_anew(b"GET / HTTP/1.1\r\nOrigin: %s\r\nTransfer-Encoding: chunked\r\n\r\n" % origin)
+        self._is_deaf = True
+        self._reception.error = error
+        self.cycle.keep_alive = False
+        self.cycle.message_event.set()
+        if self.cycle.response_complete:
+            self.transport.close()
+
+    # Time
 
     def _await_head(self) -> None:
         if self.head_timeout is not None:
@@ -106,22 +207,22 @@ class LimitedProtocol(HttpToolsProtocol):
         if self.cycle is not None and not self.cycle.response_complete:
             # The head of a request behind one that we are still answering: its client may be waiting for us.
             self._await_head()
-        elif self._head:
-            self._refuse(TOO_SLOW)
+        elif self._overhead:
+            self._refuse(HeadTimedOut(seconds=self.head_timeout or 0))
         else:
             # Browsers open connections in advance; an answer to nothing would be taken for that to their next request.
             self.transport.close()
 
-    def _refuse(self, status: bytes) -> None:
-        self._stop_waiting()
-        if self.cycle is None or self.cycle.response_complete:
-            self.transport.write(b"HTTP/1.1 %s\r\nConnection: close\r\nContent-Length: 0\r\n\r\n" % status)
-            self.transport.close()
-        else:
-            # The answer is the application's to give, and it may have begun: to it the client is gone.
-            self.transport.abort()
 
+def _explained(error: httptools.HttpParserError, beginning: bytes | memoryview) -> UploadError:
+    """Return what the client is told: our own words where a hook raised them, else those of the parser.
 
-def _announces_body(field: tuple[bytes, bytes]) -> bool:
-    name, value = field
-    return name == b"transfer-encoding" or (name == b"content-length" and value.strip(b" \t0") != b"")
+    ``beginning`` is that of the head, where it is still known. The parser takes a method that it does not know for no
+    request at all, and from there we can tell.
+    """
+    if isinstance(error.__context__, UploadError):
+        return error.__context__
+    if isinstance(error, httptools.HttpParserInvalidMethodError) and _REQUEST_LINE.match(beginning):
+        return MethodNotAllowed(allowed=METHODS)
+    reason = "a hook failed" if isinstance(error, httptools.HttpParserCallbackError) else error
+    return BadRequest("ERR_INVALID_REQUEST", f"the request cannot be read ({reason}); send it as HTTP/1.1 is written")

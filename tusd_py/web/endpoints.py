@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 
 from starlette.types import Receive, Scope, Send
 
-from tusd_py.errors import ConnectionLost, MethodNotAllowed, UploadError, UploadNotFound
+from tusd_py.errors import BadRequest, ConnectionLost, MethodNotAllowed, UploadError, UploadNotFound
 from tusd_py.lifecycle import Lifecycle, utc_now
 from tusd_py.protocol.fields import bad_concat, parse_method, parse_url_path
 from tusd_py.protocol.messages import Dialect, Reply
@@ -24,6 +24,11 @@ from tusd_py.web import download
 from tusd_py.web.wire import Exchange
 
 logger = logging.getLogger("tusd_py")
+
+_BODY_CUT = BadRequest(
+    "ERR_INVALID_CONTENT_LENGTH",
+    "the body is shorter than its Content-Length says; ask for the offset with HEAD and go on from there",
+)
 
 Endpoint = Callable[[Exchange, str], Awaitable[Reply | None]]
 
@@ -68,7 +73,10 @@ class Endpoints:
         try:
             reply = await self._respond(exchange)
         except ConnectionLost:
-            return
+            if not exchange.body.is_read:
+                return
+            # The server ended the body before its length, which some do for a cut; if it is none, somebody waits.
+            reply = self._dialect.refused(_BODY_CUT)
         except Exception as error:
             if exchange.has_started:
                 # An answer that cannot be ended as it began is cut, never ended as if it were whole.

@@ -14,6 +14,7 @@ from tusd_py.intake import Body, Intake
 from tusd_py.protocol.fields import Fields, parse_number
 from tusd_py.protocol.forwarded import parse_host
 from tusd_py.protocol.messages import Reply
+from tusd_py.web.reception import Reception, reception_of
 
 # Header fields of one request together. Real metadata has a few KiB at most; what is kept per upload is bounded too.
 MAX_HEAD = 64 * 1024
@@ -27,8 +28,9 @@ DRAIN_BYTES = 64 * 1024 * 1024
 class RequestBody(Body):
     """The body of a request as any ASGI server hands it over."""
 
-    def __init__(self, receive: Receive, size: int | None) -> None:
+    def __init__(self, receive: Receive, size: int | None, reception: Reception) -> None:
         self.size = size
+        self._reception = reception
         self._receive = receive
         self._received = 0
         self.is_read = size == 0
@@ -36,7 +38,10 @@ class RequestBody(Body):
     async def feed(self, intake: Intake) -> None:
         """Put every chunk into ``intake`` as it comes."""
         while not self.is_read:
-            await self._hand_over(await self._next(), intake)
+            message = await self._receive()
+            # Before we ask whether the client is gone: one that left after it sent nonsense has sent nonsense.
+            self._reception.check()
+            await self._hand_over(self._accepted(message), intake)
         if self.size is not None and self._received < self.size:
             # Servers tell a cut as a disconnect; one that ends the body instead is not to be taken for the end.
             raise ConnectionLost
@@ -64,7 +69,9 @@ class RequestBody(Body):
             pass
 
     async def _next(self) -> Message:
-        message = await self._receive()
+        return self._accepted(await self._receive())
+
+    def _accepted(self, message: Message) -> Message:
         if message["type"] != "http.request":
             raise ConnectionLost
         self.is_read = not message.get("more_body", False)
@@ -81,13 +88,14 @@ class Exchange:
     def __init__(self, scope: Scope, receive: Receive, send: Send) -> None:
         self._scope = scope
         self._send = send
+        self._reception = reception_of(scope)
         self._has_started = False
         self._is_http_1 = scope.get("http_version", "1.1").startswith("1")
         self.fields = Fields(scope["headers"])
         self.method: str = scope["method"]
         self.root_path: str = scope.get("root_path", "").rstrip("/")
         self.path = _below(scope["path"], self.root_path)
-        self.body = RequestBody(receive, None)
+        self.body = RequestBody(receive, None, self._reception)
 
     @property
     def has_started(self) -> bool:
@@ -100,7 +108,9 @@ class Exchange:
         Raises:
             HeadTooLarge, BadRequest, UnsupportedCoding: the second also for a length that is no number, and for no
                 host or a strange one. Source: RFC 9112, 3.2, 6.1 and 6.3.
+            UploadError: what the server says is wrong with the request.
         """
+        self._reception.check()
         if sum(len(name) + len(value) for name, value in self._scope["headers"]) > MAX_HEAD:
             raise HeadTooLarge(maximum=MAX_HEAD)
         self._check_host()
