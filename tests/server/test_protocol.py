@@ -144,7 +144,7 @@ def test_a_client_that_offers_another_protocol_may_wait_for_100(server: Server) 
 def test_an_offer_does_not_keep_a_connection_that_is_to_be_closed(server: Server) -> None:
     with server.connect() as connection:
         connection.send(f"OPTIONS /files/ HTTP/1.1\r\n{HOST}Connection: close, Upgrade\r\nUpgrade: h2c\r\n\r\n")
-        assert connection.answer().fields["connection"] == "close"
+        assert connection.answer().status == 204
         assert connection.is_ended_by_server()
 
 

@@ -158,6 +158,8 @@ class LimitedProtocol(HttpToolsProtocol):
         if self.parser.should_upgrade():
             return  # The head comes once more, without what asks for that.
         super().on_headers_complete()
+        if not self.parser.should_keep_alive():
+            self.cycle.keep_alive = False  # uvicorn 0.40 knows `close` alone, and not in a list
         self._is_in_body = True
         self._overhead = 0
         self._stop_waiting()
