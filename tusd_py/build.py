@@ -75,6 +75,8 @@ class TusApp(Application):
             proxies=Proxies(settings.trusted_proxies),
             hosts=_hosts(settings),
             cors=_cors(settings),
+            health_path=settings.health_path,
+            ready_path=settings.ready_path,
         )
 
 

@@ -64,6 +64,7 @@ BasePath = Annotated[str, BeforeValidator(values.parse_base_path), PATH]
 RootPath = Annotated[str, BeforeValidator(values.parse_root_path), PATH]
 ProxyList = Annotated[tuple[str, ...], BeforeValidator(values.parse_proxies), LIST]
 HostList = Annotated[tuple[str, ...], BeforeValidator(values.parse_hosts), LIST]
+ProbePath = Annotated[str | None, BeforeValidator(values.parse_probe_path), PATH]
 Host = Annotated[str, Field(min_length=1), Kind("ADDRESS")]
 Port = Annotated[int, Field(ge=0, le=65535), Kind("NUMBER")]
 Count = Annotated[int, Field(ge=1), Kind("NUMBER")]
@@ -109,6 +110,8 @@ class Knobs(TypedDict, total=False):
     cors_allow_headers: ListWords
     cors_expose_headers: ListWords
     cors_max_age_seconds: DurationWords
+    health_path: str | None
+    ready_path: str | None
     log_level: LogLevel
 
 
@@ -213,6 +216,8 @@ class Settings(BaseSettings):
     cors_allow_headers: FieldNames = _knob("", "Header fields that pages may send beyond those of tus.")
     cors_expose_headers: FieldNames = _knob("", "Header fields that pages may read beyond those of tus.")
     cors_max_age_seconds: Duration = _knob("86400", "How long browsers may remember what is allowed.")
+    health_path: ProbePath = _knob("/healthz", "Where the server says that it is alive; none: nowhere.")
+    ready_path: ProbePath = _knob("/readyz", "Where the server says whether it can take uploads; none: nowhere.")
     log_level: Annotated[LogLevel, BeforeValidator(values.lower)] = _knob("info", "What is logged at least.")
 
     def __init__(self, **knobs: Unpack[Knobs]) -> None:
@@ -220,6 +225,16 @@ class Settings(BaseSettings):
             super().__init__(**knobs)
         except ValidationError as error:
             raise InvalidSettings(_problem(details, knobs) for details in error.errors()) from None
+
+    @field_validator("health_path", "ready_path")
+    @classmethod
+    def _check_probe(cls, path: str | None, info: ValidationInfo) -> str | None:
+        base_path = info.data.get("base_path", "/files/")
+        if path is not None and base_path != "/" and f"{path}/".startswith(base_path):
+            raise ValueError(f"{path} lies where uploads are ({base_path}); choose a path beside it")
+        if path is not None and path == info.data.get("health_path"):
+            raise ValueError(f"{path} is health_path already; choose another one")
+        return path
 
     @field_validator("cors_allow_credentials")
     @classmethod

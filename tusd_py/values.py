@@ -219,6 +219,16 @@ def parse_folder(value: object) -> Path:
     return Path(os.path.abspath(os.path.expanduser(folder)))
 
 
+def parse_probe_path(value: object) -> str | None:
+    """Return a path that begins with a slash and does not end with one; ``None`` for none."""
+    if value is None or (isinstance(value, str) and value.strip().lower() in NO_LIMIT):
+        return None
+    path = parse_root_path(value)
+    if not path:
+        raise ValueError(f"{value!r} is no path of its own; write one such as /healthz, or none")
+    return path
+
+
 def lower(value: object) -> object:
     """Return a word in lower case, anything else as it is."""
     return value.strip().lower() if isinstance(value, str) else value

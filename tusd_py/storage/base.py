@@ -74,6 +74,13 @@ class Store(ABC):
     async def close(self) -> None:  # noqa: B027
         """Release what ``open`` took. Uploads stay."""
 
+    async def check_ready(self) -> None:  # noqa: B027 (a store that can always write says nothing)
+        """Return when bytes of new uploads can be kept just now; quick, and leaves nothing behind.
+
+        Raises:
+            StorageFull, StorageUnavailable, StorageFailed: they cannot.
+        """
+
     @abstractmethod
     async def create(self, upload: Upload) -> Upload:
         """Keep a new upload with no bytes, and return it as ``get`` would.

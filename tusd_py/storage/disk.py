@@ -97,6 +97,9 @@ class DiskStore(Store):
         self._threads.close()
         self._copying_threads.close()
 
+    async def check_ready(self) -> None:
+        await self._threads.run(self._check_ready)
+
     async def create(self, upload: Upload) -> Upload:
         return await self._threads.run(self._create, upload)
 
@@ -211,6 +214,18 @@ class DiskStore(Store):
         if self._fsync != "never":
             sync_folder(self._layout.folder)
         self._is_made = True
+
+    def _check_ready(self) -> None:
+        self._make()
+        self._space.check_reserve()
+        # A temporary file like any other: should we die here, ``tidy`` finds it.
+        probe = self._layout.temporary(os.urandom(16).hex())
+        descriptor = os.open(probe, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, FILE_MODE)
+        try:
+            os.write(descriptor, bytes(1))
+        finally:
+            os.close(descriptor)
+            remove(probe)
 
     def _create(self, upload: Upload) -> Upload:
         self._make()

@@ -55,11 +55,23 @@ class Space:
                     raise StorageFull
             self._claimed += length
 
+    def check_reserve(self) -> None:
+        """Look whether what is to stay free is free.
+
+        Raises:
+            StorageFull: it is not.
+        """
+        if self._free() <= self._reserve:
+            raise StorageFull
+
     def _renew_after(self, seconds: float) -> None:
         if self._added_up_at is None or self._monotonic() - self._added_up_at >= seconds:
             self._claimed = self._add_up()
             self._added_up_at = self._monotonic()
 
     def _fits(self, length: int) -> bool:
+        return length <= self._free() - self._reserve - self._claimed
+
+    def _free(self) -> int:
         status = os.statvfs(self._folder)
-        return length <= status.f_bavail * status.f_frsize - self._reserve - self._claimed
+        return status.f_bavail * status.f_frsize

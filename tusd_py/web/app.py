@@ -17,7 +17,9 @@ from tusd_py.protocol.messages import Dialect
 from tusd_py.storage.base import Store
 from tusd_py.web.endpoints import Endpoints
 from tusd_py.web.forwarding import Forwarding, Proxies
+from tusd_py.web.health import Health
 from tusd_py.web.safety import safely
+from tusd_py.web.wire import path_of
 
 METHODS = ("GET", "HEAD", "POST", "PATCH", "DELETE", "OPTIONS")
 
@@ -118,6 +120,8 @@ class Application:
         proxies: Proxies = NOBODY,
         hosts: Collection[str] = (),
         cors: Cors | None = EVERY_ORIGIN,
+        health_path: str | None = "/healthz",
+        ready_path: str | None = "/readyz",
     ) -> None:
         self._lifecycle = lifecycle
         self._sweeper = sweeper
@@ -136,17 +140,25 @@ class Application:
         )
         answering: ASGIApp = endpoints if cors is None else _with_cors(endpoints, cors)
         # Outside of CORS: preflights for other hosts are refused too.
-        self._app: ASGIApp = Forwarding(answering, dialect, proxies=proxies, hosts=hosts)
+        self._uploads: ASGIApp = Forwarding(answering, dialect, proxies=proxies, hosts=hosts)
+        self._health = Health(store, locks, health_path=health_path, ready_path=ready_path)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http":
-            if self._loop is not asyncio.get_running_loop():
-                await self.open()
-            await self._app(scope, receive, safely(send))
+            await self._route(scope, receive, safely(send))
         elif scope["type"] == "lifespan":
             await self._live(receive, send)
         elif scope["type"] == "websocket":
             await send({"type": "websocket.close", "code": 1000})
+
+    async def _route(self, scope: Scope, receive: Receive, send: Send) -> None:
+        path = path_of(scope)
+        if self._health.is_asked(path):
+            await self._health.answer(path, scope, receive, send)
+            return
+        if self._loop is not asyncio.get_running_loop():
+            await self.open()
+        await self._uploads(scope, receive, send)
 
     async def open(self) -> None:
         """Prepare store and locks, and start the sweeper. Harmless when that was done before."""
@@ -171,6 +183,7 @@ class Application:
 
     def stop(self) -> None:
         """End every running body: what was received is kept, and the answer is 503. On the event loop only."""
+        self._health.stop()
         self._lifecycle.stop()
 
     @asynccontextmanager

@@ -94,7 +94,7 @@ class Exchange:
         self.fields = Fields(scope["headers"])
         self.method: str = scope["method"]
         self.root_path: str = scope.get("root_path", "").rstrip("/")
-        self.path = _below(scope["path"], self.root_path)
+        self.path = path_of(scope)
         self.body = RequestBody(receive, None, self._reception)
 
     @property
@@ -218,6 +218,11 @@ class Exchange:
         if port is None:  # The address is the path of a Unix socket, which is nobody's business.
             return "localhost"
         return f"[{address}]:{port}" if ":" in address else f"{address}:{port}"
+
+
+def path_of(scope: Scope) -> str:
+    """Return the decoded path of a request below where the app is mounted."""
+    return _below(scope["path"], scope.get("root_path", "").rstrip("/"))
 
 
 def _below(path: str, root_path: str) -> str:
