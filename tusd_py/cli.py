@@ -110,7 +110,7 @@ def serve(**flags: object) -> None:
     from tusd_py.server.logs import configure_logs
     from tusd_py.server.run import CannotServe, listen, local_url
 
-    configure_logs(settings.log_level)
+    configure_logs(settings.log_level, settings.log_format)
     try:
         with listen(settings.host, settings.port) as listener:
             settings = _guarded(settings, listener)
@@ -133,7 +133,7 @@ def worker(descriptor: int) -> None:
     from tusd_py.settings import Settings
 
     settings = Settings.model_validate_json(read_order())
-    configure_logs(settings.log_level)
+    configure_logs(settings.log_level, settings.log_format)
     try:
         work(TusApp(settings), _plan(settings), descriptor)
     except CannotServe as error:
@@ -451,7 +451,7 @@ async def _sweep(settings: Settings, *, dry_run: bool) -> Swept:
     from tusd_py.build import assemble
     from tusd_py.server.logs import configure_logs
 
-    configure_logs("warning")
+    configure_logs("warning", "text")
     parts = assemble(settings)
     await parts.store.open()
     try:

@@ -513,4 +513,5 @@ def _log(event: str, upload: Upload, **facts: object) -> None:
     """Write one line about ``upload``: ids, numbers and codes alone, so that no client writes into the log."""
     if logger.isEnabledFor(logging.INFO):
         told = "".join(f" {name}={value}" for name, value in facts.items())
-        logger.info("upload %s id=%s%s", event, upload.id, told)
+        known = {"event": f"upload {event}", "facts": {"id": upload.id, **facts}}
+        logger.info("upload %s id=%s%s", event, upload.id, told, extra=known)

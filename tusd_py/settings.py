@@ -29,6 +29,7 @@ from tusd_py.storage.disk import Fsync
 PREFIX = "TUSD_PY_"
 
 LogLevel = Literal["debug", "info", "warning", "error"]
+LogFormat = Literal["text", "json"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,6 +114,7 @@ class Knobs(TypedDict, total=False):
     health_path: str | None
     ready_path: str | None
     log_level: LogLevel
+    log_format: LogFormat
 
 
 def default_folder() -> Path:
@@ -219,6 +221,9 @@ class Settings(BaseSettings):
     health_path: ProbePath = _knob("/healthz", "Where the server says that it is alive; none: nowhere.")
     ready_path: ProbePath = _knob("/readyz", "Where the server says whether it can take uploads; none: nowhere.")
     log_level: Annotated[LogLevel, BeforeValidator(values.lower)] = _knob("info", "What is logged at least.")
+    log_format: Annotated[LogFormat, BeforeValidator(values.lower)] = _knob(
+        "text", "How a line of the log is written. text: for people; json: one object, for programs."
+    )
 
     def __init__(self, **knobs: Unpack[Knobs]) -> None:
         try:

@@ -78,11 +78,11 @@ def test_the_log_has_a_line_for_each_event_with_time_and_level(uploads: Path) ->
         path = Server(server.port).create()
         server.stop()
         lines = server.log.splitlines()
-    assert len(lines) == 1
+    assert len(lines) == 2
     time, level, message = lines[0].split(" ", 2)
     assert len(time) == len("2025-01-31T12:00:00.000Z")
     assert level == "INFO"
-    assert message == f"upload created id={path.removeprefix('/files/')} length=10"
+    assert message.startswith(f"upload created id={path.removeprefix('/files/')} length=10 request=")
 
 
 def test_the_server_does_not_tell_what_it_is_made_of(uploads: Path) -> None:

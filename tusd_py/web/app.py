@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import logging
+import time
 from collections.abc import AsyncIterator, Collection
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
@@ -18,6 +20,7 @@ from tusd_py.storage.base import Store
 from tusd_py.web.endpoints import Endpoints
 from tusd_py.web.forwarding import Forwarding, Proxies
 from tusd_py.web.health import Health
+from tusd_py.web.request_log import RequestLog
 from tusd_py.web.safety import safely
 from tusd_py.web.wire import path_of
 
@@ -142,10 +145,11 @@ class Application:
         # Outside of CORS: preflights for other hosts are refused too.
         self._uploads: ASGIApp = Forwarding(answering, dialect, proxies=proxies, hosts=hosts)
         self._health = Health(store, locks, health_path=health_path, ready_path=ready_path)
+        self._app: ASGIApp = RequestLog(self._route, level_of=self._level_of, monotonic=time.monotonic)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http":
-            await self._route(scope, receive, safely(send))
+            await self._app(scope, receive, safely(send))
         elif scope["type"] == "lifespan":
             await self._live(receive, send)
         elif scope["type"] == "websocket":
@@ -159,6 +163,10 @@ class Application:
         if self._loop is not asyncio.get_running_loop():
             await self.open()
         await self._uploads(scope, receive, send)
+
+    def _level_of(self, scope: Scope) -> int:
+        # Somebody asks every few seconds, and nobody reads it.
+        return logging.DEBUG if self._health.is_asked(path_of(scope)) else logging.INFO
 
     async def open(self) -> None:
         """Prepare store and locks, and start the sweeper. Harmless when that was done before."""
