@@ -52,13 +52,33 @@ class ServerProcess:
     It listens when the constructor returns, and has ended with its workers when the context has.
     """
 
-    def __init__(self, upload_dir: Path, *flags: str, variables: Mapping[str, str] | None = None) -> None:
-        """Start it with more ``flags`` (a later one replaces ours) and environment ``variables``."""
+    def __init__(
+        self,
+        upload_dir: Path,
+        *flags: str,
+        variables: Mapping[str, str] | None = None,
+        handed: int | None = None,
+        limit: tuple[int, int] | None = None,
+    ) -> None:
+        """Start it with more ``flags`` (a later one replaces ours) and environment ``variables``.
+
+        The descriptor ``handed`` becomes its descriptor 3, as service managers hand over sockets. ``limit`` is how
+        many descriptors it may have, soft and hard.
+        """
         self._log = tempfile.TemporaryFile()  # noqa: SIM115 (closed with the process)
+        command = program("serve", "--port", "0", "--upload-dir", str(upload_dir), *flags)
+        if handed is not None:
+            # The variable names the process, whose number nobody knows before it is there.
+            command = ["bash", "-c", f'exec 3<&{handed}; LISTEN_PID=$$ exec "$@"', "bash", *command]
+        if limit is not None:
+            soft, hard = limit
+            command = ["bash", "-c", f'ulimit -Hn {hard}; ulimit -Sn {soft}; exec "$@"', "bash", *command]
         self._process = subprocess.Popen(
-            program("serve", "--port", "0", "--upload-dir", str(upload_dir), *flags),
+            command,
+            pass_fds=() if handed is None else (handed,),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
+            bufsize=0,
             stderr=self._log,
             env=surroundings(variables),
         )
@@ -97,6 +117,18 @@ class ServerProcess:
             return self._final_log
         size = os.fstat(self._log.fileno()).st_size
         return os.pread(self._log.fileno(), size, 0).decode()
+
+    @property
+    def announcements(self) -> int:
+        """How often it said so far that it is ready."""
+        assert self._process.stdout is not None
+        descriptor = self._process.stdout.fileno()
+        while select.select([descriptor], [], [], 0)[0]:
+            data = os.read(descriptor, 65536)
+            if not data:
+                break
+            self.output += data.decode()
+        return self.output.count(ANNOUNCEMENT)
 
     @property
     def workers(self) -> list[psutil.Process]:

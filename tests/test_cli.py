@@ -63,6 +63,7 @@ def test_help_names_the_commands() -> None:
     output = " ".join(run("--help").output.split())
     assert "serve Accept uploads until told to stop." in output
     assert "sweep Remove expired uploads" in output
+    assert "config Print the settings in force" in output
 
 
 @pytest.mark.parametrize("argument", ["--help", "--version"])

@@ -27,6 +27,7 @@ ROWS: tuple[tuple[str, ...], ...] = (
     # Serves whatever app it is given, and so knows neither settings nor how one is built.
     ("server",),
     ("values",),
+    ("sources",),
     ("settings",),
     ("build",),
     ("inspection",),
@@ -58,7 +59,7 @@ LIBRARIES: dict[str, tuple[str, ...]] = {
     "puremagic": ("media",),
     "pydantic": ("settings", "storage.record"),
     "pydantic_core": ("settings",),
-    "pydantic_settings": ("settings",),
+    "pydantic_settings": ("settings", "sources"),
     "starlette": ("web",),
     "uvicorn": ("server",),
     "uvloop": ("server",),

@@ -1,4 +1,4 @@
-"""The command line: ``tusd-py serve``, what looks after an upload folder, and ``tusd-py doctor``.
+"""The command line: ``tusd-py serve``, its ``config``, what looks after an upload folder, and ``tusd-py doctor``.
 
 What takes time to import is imported when a command needs it, so that ``tusd-py --help`` answers at once.
 """
@@ -10,8 +10,9 @@ import json
 import os
 import sys
 from collections.abc import Awaitable, Callable, Iterable, Mapping
+from dataclasses import replace
 from functools import cached_property, partial
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, TypeVar, cast
 
 import click
 
@@ -24,8 +25,9 @@ if TYPE_CHECKING:
     from tusd_py.expiration import Swept
     from tusd_py.inspection import Row
     from tusd_py.protocol.rules import Limits
+    from tusd_py.server.listener import Address, Listening
     from tusd_py.server.run import Plan
-    from tusd_py.settings import Problem, Setting, Settings
+    from tusd_py.settings import Knobs, Problem, Setting, Settings
     from tusd_py.storage.disk import DiskStore
     from tusd_py.verification import Report
 
@@ -39,6 +41,8 @@ SWEEP_SETTINGS = (
     "allowed_upload_extensions",
     "sniff",
     "fsync",
+    "config",
+    "secrets_dir",
 )
 
 
@@ -107,17 +111,23 @@ def serve(**flags: object) -> None:
     more than its environment variable.
     """
     settings = _settings(flags)
+    from tusd_py.server.listener import CannotServe, listening
     from tusd_py.server.logs import configure_logs
-    from tusd_py.server.run import CannotServe, listen, local_url
+    from tusd_py.server.run import check_tls, local_url, raise_descriptor_limit
 
+    raise_descriptor_limit()
     configure_logs(settings.log_level, settings.log_format)
     try:
-        with listen(settings.host, settings.port) as listener:
-            settings = _guarded(settings, listener)
+        plan = _plan(settings)
+        if plan.tls is not None:
+            check_tls(plan.tls)
+        with listening(_address(settings)) as listener:
+            settings = _guarded(settings, listener.socket)
+            renew = partial(_renewed, flags, listener.socket)
             _check_folder(settings)
-            url = local_url(_plan(settings), listener)
+            url = local_url(replace(plan, host=listener.host(plan.host)), listener.socket)
             announce = partial(print, f"You can now upload files to: {url}", flush=True)
-            _serve(settings, listener, announce)
+            _serve(settings, renew, listener, announce)
     except CannotServe as error:
         raise click.ClickException(str(error)) from None
 
@@ -127,8 +137,8 @@ def serve(**flags: object) -> None:
 def worker(descriptor: int) -> None:
     """Be one of several processes of serve, which alone knows how to start this."""
     from tusd_py.build import TusApp
+    from tusd_py.server.listener import CannotServe
     from tusd_py.server.logs import configure_logs
-    from tusd_py.server.run import CannotServe
     from tusd_py.server.workers import read_order, work
     from tusd_py.settings import Settings
 
@@ -238,7 +248,7 @@ def _about_the_folder(settings: Settings, ask: Callable[[Parts, DiskStore, Setti
     from tusd_py.server.logs import configure_logs
     from tusd_py.storage.disk import DiskStore
 
-    configure_logs("warning")
+    configure_logs("warning", "text")
     parts = assemble(settings)
     assert isinstance(parts.store, DiskStore), "settings describe a store on the disk"
 
@@ -350,13 +360,34 @@ def _check_url(url: str) -> None:
         raise click.UsageError(f"{url} is no URL; write one such as https://uploads.example.org/files/")
 
 
-def _serve(settings: Settings, listener: socket.socket, announce: Callable[[], None]) -> None:
-    """Serve in this process, or in as many as the settings say."""
+@main.command(cls=SettingsCommand)
+def config(**flags: object) -> None:
+    """Print the settings in force, and where each comes from.
+
+    Give it the flags and variables of serve. What it prints can be kept as a file for --config.
+    """
+    settings = _settings(flags)
+    from tusd_py.settings import explain
+
+    for line in explain(settings, _given(flags)):
+        click.echo(line)
+
+
+def _serve(
+    settings: Settings, renew: Callable[[], Settings], listener: Listening, announce: Callable[[], None]
+) -> None:
+    """Serve in this process, or in as many as the settings say. ``renew`` gives the settings for a restart."""
+    # Who closes the terminal in which it runs wants it to end.
+    restarts = not os.isatty(0)
     if settings.workers == 1:
         from tusd_py.build import TusApp
+        from tusd_py.server.listener import restart
         from tusd_py.server.run import Server, run
 
-        run(Server(TusApp(settings), _plan(settings), announce), listener)
+        server = Server(TusApp(settings), _plan(settings), announce, renew if restarts else None)
+        run(server, listener.socket)
+        if server.is_restarting:
+            restart([sys.executable, *sys.orig_argv[1:]], listener)
         return
     from tusd_py.server.workers import Crew, supervise
 
@@ -364,10 +395,38 @@ def _serve(settings: Settings, listener: socket.socket, announce: Callable[[], N
         count=settings.workers,
         # -P: a module that lies in the current folder is not to be run in the place of one of ours.
         command=(sys.executable, "-P", "-m", "tusd_py", "worker"),
-        order=settings.model_dump_json(),
+        order=lambda: renew().model_dump_json(),
         shutdown_timeout=settings.shutdown_timeout_seconds,
+        restarts=restarts,
     )
-    asyncio.run(supervise(crew, listener, announce))
+    asyncio.run(supervise(crew, listener.socket, announce))
+
+
+def _renewed(flags: Mapping[str, object], listener: socket.socket) -> Settings:
+    """Return the settings as they are by now, and make sure that a server can start with them."""
+    from tusd_py.server.listener import CannotServe
+    from tusd_py.server.run import check_tls
+
+    try:
+        settings = _settings(flags)
+    except click.UsageError as error:
+        raise CannotServe(error.message) from None
+    tls = _plan(settings).tls
+    if tls is not None:
+        check_tls(tls)
+    return _guarded(settings, listener)
+
+
+def _address(settings: Settings) -> Address:
+    from tusd_py.server.listener import Address
+
+    return Address(
+        host=settings.host,
+        port=settings.port,
+        path=settings.unix_sock,
+        mode=settings.unix_sock_mode,
+        descriptor=settings.fd,
+    )
 
 
 def _guarded(settings: Settings, listener: socket.socket) -> Settings:
@@ -384,8 +443,9 @@ def _guarded(settings: Settings, listener: socket.socket) -> Settings:
 
 
 def _plan(settings: Settings) -> Plan:
-    from tusd_py.server.run import Plan
+    from tusd_py.server.run import Plan, Tls
 
+    certificate, key = settings.tls_certificate, settings.tls_key
     return Plan(
         host=settings.host,
         port=settings.port,
@@ -393,6 +453,7 @@ def _plan(settings: Settings) -> Plan:
         root_path=settings.root_path,
         shutdown_timeout=settings.shutdown_timeout_seconds,
         head_timeout=settings.head_timeout_seconds,
+        tls=Tls(certificate, key) if certificate and key else None,
     )
 
 
@@ -423,20 +484,24 @@ async def _open_once(settings: Settings) -> None:
 
 
 def _settings(flags: Mapping[str, object]) -> Settings:
-    """Return the settings that the flags, where they were given, and the environment make."""
+    """Return the settings that the flags, where they were given, and the other sources make."""
     from tusd_py.settings import InvalidSettings, Settings
 
     try:
-        given = {name: value for name, value in flags.items() if value is not None}
-        return Settings(**given)  # type: ignore[arg-type]  # the settings judge what was typed
+        return Settings(**_given(flags))
     except InvalidSettings as error:
         raise click.UsageError("\n".join(map(_complaint, error.problems))) from None
+
+
+def _given(flags: Mapping[str, object]) -> Knobs:
+    # The settings judge what was typed.
+    return cast("Knobs", {name: value for name, value in flags.items() if value is not None})
 
 
 def _complaint(problem: Problem) -> str:
     from tusd_py.settings import flag_of
 
-    return str(problem) if problem.is_from_environment else f"{flag_of(problem.setting)}: {problem.sentence}"
+    return str(problem) if problem.source else f"{flag_of(problem.setting)}: {problem.sentence}"
 
 
 def _flag(setting: Setting) -> click.Option:

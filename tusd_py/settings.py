@@ -1,16 +1,17 @@
 """Every knob, once: its name, its default, its unit and what it does.
 
 A value comes from the first of these that has it: a keyword (``Settings(max_file_size="1GiB")``; flags of the command
-line are keywords), the environment (``TUSD_PY_MAX_FILE_SIZE=1GiB``), the default. All three are written alike, and
-``values.py`` says how. Variables with our prefix that name no setting are left alone: Kubernetes makes some for a
-service that is called tusd-py.
+line are keywords), the environment (``TUSD_PY_MAX_FILE_SIZE=1GiB``), the folder of secret files, the TOML file
+(``sources.py`` knows those), the default. All are written alike, and ``values.py`` says how. Variables with our prefix
+that name no setting are left alone: Kubernetes makes some for a service that is called tusd-py.
 """
 
 from __future__ import annotations
 
+import json
 import os
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -19,14 +20,13 @@ from typing import Annotated, Any, Literal, TypedDict, Unpack, get_args
 from pydantic import BeforeValidator, Field, ValidationError, ValidationInfo, field_validator
 from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings import BaseSettings, InitSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
 
 from tusd_py import values
 from tusd_py.intake import SMALLEST_SLAB
 from tusd_py.media import Sniff
+from tusd_py.sources import FILE, FOLDER, PREFIX, Source, UnusableSource, sources_of, variable_of
 from tusd_py.storage.disk import Fsync
-
-PREFIX = "TUSD_PY_"
 
 LogLevel = Literal["debug", "info", "warning", "error"]
 LogFormat = Literal["text", "json"]
@@ -66,6 +66,11 @@ RootPath = Annotated[str, BeforeValidator(values.parse_root_path), PATH]
 ProxyList = Annotated[tuple[str, ...], BeforeValidator(values.parse_proxies), LIST]
 HostList = Annotated[tuple[str, ...], BeforeValidator(values.parse_hosts), LIST]
 ProbePath = Annotated[str | None, BeforeValidator(values.parse_probe_path), PATH]
+File = Annotated[Path | None, BeforeValidator(values.parse_path), Kind("FILE")]
+OptionalFolder = Annotated[Path | None, BeforeValidator(values.parse_path), Kind("FOLDER")]
+SocketPath = Annotated[Path | None, BeforeValidator(values.parse_socket_path), PATH]
+Mode = Annotated[int, BeforeValidator(values.parse_mode), Kind("MODE")]
+Descriptor = Annotated[int | None, BeforeValidator(values.parse_descriptor), Kind("NUMBER")]
 Host = Annotated[str, Field(min_length=1), Kind("ADDRESS")]
 Port = Annotated[int, Field(ge=0, le=65535), Kind("NUMBER")]
 Count = Annotated[int, Field(ge=1), Kind("NUMBER")]
@@ -101,6 +106,11 @@ class Knobs(TypedDict, total=False):
     allowed_hosts: ListWords
     host: str
     port: int
+    unix_sock: str | os.PathLike[str] | None
+    unix_sock_mode: int | str
+    fd: int | str | None
+    tls_certificate: str | os.PathLike[str] | None
+    tls_key: str | os.PathLike[str] | None
     workers: int
     lock_timeout_seconds: DurationWords
     head_timeout_seconds: DurationWords | None
@@ -115,6 +125,8 @@ class Knobs(TypedDict, total=False):
     ready_path: str | None
     log_level: LogLevel
     log_format: LogFormat
+    config: str | os.PathLike[str] | None
+    secrets_dir: str | os.PathLike[str] | None
 
 
 def default_folder() -> Path:
@@ -198,6 +210,15 @@ class Settings(BaseSettings):
     )
     host: Host = _knob("127.0.0.1", "The address to listen on; 0.0.0.0 or :: for all.")
     port: Port = _knob(8080, "The port to listen on; 0: any free one.")
+    unix_sock: SocketPath = _knob(
+        None, "The path of a Unix socket to listen on instead; none: listen on host and port."
+    )
+    unix_sock_mode: Mode = _knob("660", "The rights of the Unix socket: who can connect.")
+    fd: Descriptor = _knob(
+        None, "A descriptor, or fd:// and its number, of a socket that listens already, instead of host and port."
+    )
+    tls_certificate: File = _knob(None, "The certificate with its chain, in PEM, for HTTPS; none: serve plain HTTP.")
+    tls_key: File = _knob(None, "The key of the certificate, in PEM, without a password.")
     workers: Count = _knob(1, "How many processes serve.")
     lock_timeout_seconds: Duration = _knob(
         "20", "How long a request waits for another one that holds its upload, before it is answered 423."
@@ -224,12 +245,40 @@ class Settings(BaseSettings):
     log_format: Annotated[LogFormat, BeforeValidator(values.lower)] = _knob(
         "text", "How a line of the log is written. text: for people; json: one object, for programs."
     )
+    config: File = _knob(None, "A TOML file with settings by their names; it counts less than flags and variables.")
+    secrets_dir: OptionalFolder = _knob(
+        None, "A folder with a file for each setting, named as its variable; it counts more than the TOML file."
+    )
 
     def __init__(self, **knobs: Unpack[Knobs]) -> None:
         try:
             super().__init__(**knobs)
+        except UnusableSource as error:
+            source = None if error.setting in knobs else ENVIRONMENT
+            raise InvalidSettings([Problem(error.setting, source, str(error))]) from None
         except ValidationError as error:
-            raise InvalidSettings(_problem(details, knobs) for details in error.errors()) from None
+            told = origins(knobs)
+            raise InvalidSettings(_problem(details, told) for details in error.errors()) from None
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Return all sources, the weightiest first."""
+        assert isinstance(init_settings, InitSettingsSource)
+        return (init_settings, *(read.reader for read in sources_of(settings_cls, init_settings.init_kwargs)))
+
+    @field_validator("tls_key")
+    @classmethod
+    def _check_tls(cls, key: Path | None, info: ValidationInfo) -> Path | None:
+        if (key is None) != (info.data.get("tls_certificate") is None):
+            raise ValueError("tls_certificate and tls_key belong together; give both or none")
+        return key
 
     @field_validator("health_path", "ready_path")
     @classmethod
@@ -278,11 +327,6 @@ class Setting:
         return flag_of(self.name)
 
 
-def variable_of(name: str) -> str:
-    """Return the environment variable of the setting ``name``."""
-    return PREFIX + name.upper()
-
-
 def flag_of(name: str) -> str:
     """Return the flag of the setting ``name``."""
     return "--" + name.replace("_", "-")
@@ -313,16 +357,68 @@ def _written(default: object) -> str:
     return str(default) or "empty"
 
 
+ENVIRONMENT = Source("the environment", is_variable=True)
+
+
+def origins(knobs: Knobs) -> Mapping[str, Source]:
+    """Return where each setting that ``knobs`` do not give, and that has not its default, comes from.
+
+    Raises:
+        InvalidSettings: a source cannot be read.
+    """
+    found: dict[str, Source] = {}
+    try:
+        reads = sources_of(Settings, knobs)
+    except UnusableSource as error:
+        source = None if error.setting in knobs else ENVIRONMENT
+        raise InvalidSettings([Problem(error.setting, source, str(error))]) from None
+    for read in reads:
+        for name in read.reader():
+            if name not in knobs:
+                found.setdefault(name, read.source)
+    return found
+
+
+def explain(settings: Settings, knobs: Knobs) -> Iterator[str]:
+    """Give ``settings``, made with ``knobs``, as lines of TOML, each with a comment on where the value comes from."""
+    found = origins(knobs)
+    for name in Settings.model_fields:
+        source = found.get(name)
+        value = getattr(settings, name)
+        words = "default" if source is None else source.words
+        if source is not None and source.is_variable:
+            words = variable_of(name)
+        if name in knobs:
+            words = flag_of(name)
+        if source is not None and source.is_secret and name not in knobs:
+            # What was put into a file of its own is not for a terminal.
+            yield f"# {name} is secret  # {words}"
+        elif name in (FILE, FOLDER):
+            yield f"# {name} = {_toml(name, value)}  # {words}"
+        else:
+            yield f"{name} = {_toml(name, value)}  # {words}"
+
+
+def _toml(name: str, value: object) -> str:
+    """Return ``value`` as TOML writes it, so that the setting ``name`` would be read as it is."""
+    if name == "unix_sock_mode":
+        return f'"{value:o}"'
+    if isinstance(value, bool | int | float | tuple):
+        # JSON writes those as TOML does.
+        return json.dumps(value)
+    return json.dumps("none" if value is None else str(value))
+
+
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """A value that cannot be used: of which setting, whether the environment gave it, and what is wrong with it."""
+    """A value that cannot be used: of which setting, from where (``None``: a keyword), and what is wrong with it."""
 
     setting: str
-    is_from_environment: bool
+    source: Source | None
     sentence: str
 
     def __str__(self) -> str:
-        name = variable_of(self.setting) if self.is_from_environment else self.setting
+        name = self.setting if self.source is None else self.source.name_of(self.setting)
         return f"{name}: {self.sentence}"
 
 
@@ -346,9 +442,12 @@ EXPECTATIONS = {
 }
 
 
-def _problem(details: ErrorDetails, knobs: Knobs) -> Problem:
+def _problem(details: ErrorDetails, told: Mapping[str, Source]) -> Problem:
     name = str(details["loc"][0])
-    return Problem(name, name not in knobs, _sentence(details))
+    source = told.get(name)
+    if source is not None and source.is_secret:
+        return Problem(name, source, "its value cannot be used")
+    return Problem(name, source, _sentence(details))
 
 
 def _sentence(details: ErrorDetails) -> str:

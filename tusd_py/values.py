@@ -51,6 +51,14 @@ LONGEST_DURATION = 1000 * 365 * 24 * 3600.0
 # Names between slashes, without anything that has to be escaped in a URL.
 PATH = re.compile(r"(?:/[A-Za-z0-9._~-]+)*")
 
+# What a Unix socket may have at most (108 bytes with the end, unix(7)).
+LONGEST_SOCKET_PATH = 107
+
+# Rights of owner, group and others, in octal digits as chmod takes them.
+MODE = re.compile(r"0?[0-7]{3}")
+
+DESCRIPTOR = re.compile(r"(?:fd://)?([0-9]{1,5})", re.IGNORECASE)
+
 # field-name = token (RFC 9110, 5.1 and 5.6.2)
 FIELD_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 
@@ -217,6 +225,44 @@ def parse_folder(value: object) -> Path:
     if not isinstance(value, str | os.PathLike) or not (folder := os.fsdecode(value)):
         raise ValueError(f"{value!r} is no folder; write a path")
     return Path(os.path.abspath(os.path.expanduser(folder)))
+
+
+def parse_path(value: object) -> Path | None:
+    """Return an absolute path as ``parse_folder`` does; ``None`` for none."""
+    if value is None or (isinstance(value, str) and value.strip().lower() in ("", "none")):
+        return None
+    if not isinstance(value, str | os.PathLike):
+        raise ValueError(f"{value!r} is no path; write one such as /etc/tusd-py.toml")
+    return parse_folder(value)
+
+
+def parse_socket_path(value: object) -> Path | None:
+    """Return an absolute path that a Unix socket can have; ``None`` for none."""
+    path = parse_path(value)
+    if path is not None and len(os.fsencode(path)) > LONGEST_SOCKET_PATH:
+        raise ValueError(f"{str(path)!r} is too long for a socket; write a path of at most {LONGEST_SOCKET_PATH} bytes")
+    return path
+
+
+def parse_mode(value: object) -> int:
+    """Return the rights of a file that octal digits mean, such as ``660``; a number is those rights already."""
+    if isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= 0o777:
+        return value
+    if not isinstance(value, str) or not MODE.fullmatch(value.strip()):
+        raise ValueError(f"{value!r} are no rights of a file; write three octal digits, such as 660")
+    return int(value, 8)
+
+
+def parse_descriptor(value: object) -> int | None:
+    """Return the number of a descriptor, which may be written ``3`` or ``fd://3``; ``None`` for none."""
+    if value is None or (isinstance(value, str) and value.strip().lower() in ("", "none")):
+        return None
+    if isinstance(value, int) and not isinstance(value, bool) and value >= 0:
+        return value
+    match = DESCRIPTOR.fullmatch(value.strip()) if isinstance(value, str) else None
+    if match is None:
+        raise ValueError(f"{value!r} is no descriptor; write a number such as 3, or fd://3")
+    return int(match[1])
 
 
 def parse_probe_path(value: object) -> str | None:

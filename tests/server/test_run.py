@@ -15,7 +15,8 @@ import pytest
 
 from tests.live import APPEND, Connection, Server
 from tests.server_process import PATIENCE, ServerProcess, program, surroundings, wait_until
-from tusd_py.server.run import CannotServe, Plan, listen, local_url
+from tusd_py.server.listener import CannotServe, listen
+from tusd_py.server.run import Plan, local_url
 from tusd_py.server.workers import Crew, supervise
 
 
@@ -200,7 +201,7 @@ def test_workers_run_nothing_that_lies_in_the_current_folder(
 
 
 def test_workers_that_never_start_are_an_error() -> None:
-    crew = Crew(count=2, command=(sys.executable, "-c", "pass"), order="{}", shutdown_timeout=1)
+    crew = Crew(count=2, command=(sys.executable, "-c", "pass"), order=lambda: "{}", shutdown_timeout=1)
     with listen("127.0.0.1", 0) as listener, pytest.raises(CannotServe, match="could not be started"):
         asyncio.run(supervise(crew, listener, lambda: None))
 

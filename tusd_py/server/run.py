@@ -7,24 +7,26 @@ waits for one line on stdout; everything else is the log, on stderr.
 from __future__ import annotations
 
 import asyncio
-import errno
 import logging
 import math
-import os
+import resource
+import signal
 import socket
+import ssl
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from ipaddress import ip_address
+from pathlib import Path
 from types import FrameType
 from typing import Literal
 
 import uvicorn
 
+from tusd_py.server.listener import BACKLOG, CannotServe, url_of
 from tusd_py.web.app import Application
 
 logger = logging.getLogger("tusd_py")
-
-BACKLOG = 2048
 
 # Seconds that an idle connection stays open. Longer than proxies keep theirs (60 in nginx and in Amazon's): whoever
 # closes first must be the proxy, or it sends a PATCH into a connection that is just being closed, and answers 502.
@@ -36,15 +38,17 @@ STORING = 5.0
 # Seconds between two looks whether we are told to end at once.
 TICK = 0.1
 
-LISTEN_TROUBLES = {
-    errno.EADDRINUSE: "something else is listening there; choose another --port, or 0 for any free one",
-    errno.EADDRNOTAVAIL: "this machine does not have that address; choose another --host",
-    errno.EACCES: "that port needs more rights; choose a --port above 1023",
-}
+# Seconds between the end of accepting and the end of idle connections. Who has just connected has not sent anything
+# yet, and would be cut without an answer.
+GRACE = 0.05
 
 
-class CannotServe(Exception):
-    """The server cannot do its work here; one sentence for the operator says why and what to change."""
+@dataclass(frozen=True, slots=True)
+class Tls:
+    """The files of a certificate (with its chain) and of its key, in PEM."""
+
+    certificate: Path
+    key: Path
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,8 +56,8 @@ class Plan:
     """How an application is served.
 
     ``port`` 0 takes any free one, ``base_path`` is where uploads go, ``root_path`` is what a proxy in front has cut
-    off, and ``shutdown_timeout`` is how many seconds running requests have at the end. ``head_timeout`` is how many
-    seconds a client has for the head of a request, ``None`` for any.
+    off, ``shutdown_timeout`` is how many seconds running requests have at the end, ``head_timeout`` how many a client
+    has for the head of a request (``None``: any), and ``tls`` makes it HTTPS.
     """
 
     host: str
@@ -62,6 +66,7 @@ class Plan:
     root_path: str
     shutdown_timeout: float
     head_timeout: float | None = 20.0
+    tls: Tls | None = None
 
 
 class Server(uvicorn.Server):
@@ -69,12 +74,27 @@ class Server(uvicorn.Server):
 
     The first signal ends all bodies at once (what they brought is stored, and they are answered 503), and gives other
     requests their time. The second one gives them none. Both leave with exit code 0.
+
+    SIGHUP ends it like the first signal, but leaves the socket open: ``is_restarting`` tells whoever runs it to
+    serve on with a fresh program.
     """
 
-    def __init__(self, app: Application, plan: Plan, ready: Callable[[], None]) -> None:
-        """Serve ``app``, and call ``ready`` when clients are answered."""
+    def __init__(
+        self,
+        app: Application,
+        plan: Plan,
+        ready: Callable[[], None],
+        check_restart: Callable[[], object] | None = None,
+    ) -> None:
+        """Serve ``app``, and call ``ready`` when clients are answered.
+
+        ``check_restart`` raises ``CannotServe`` where a successor would not start; ``None``: SIGHUP is the end.
+        """
+        self.is_restarting = False
+        self.listener: socket.socket | None = None
         self._app = app
         self._ready = ready
+        self._check_restart = check_restart
         super().__init__(
             uvicorn.Config(
                 self._app,
@@ -93,32 +113,66 @@ class Server(uvicorn.Server):
                 backlog=BACKLOG,
                 timeout_keep_alive=KEEP_ALIVE,
                 timeout_graceful_shutdown=math.ceil(plan.shutdown_timeout),
+                ssl_certfile=plan.tls.certificate if plan.tls else None,
+                ssl_keyfile=plan.tls.key if plan.tls else None,
             )
         )
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Open the application and accept clients."""
+        self._await_hangups()
         await super().startup(sockets)
         if not self.should_exit:
             self._ready()
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """Take a signal. uvicorn would raise it once more in the end, so that a proper end looked like a death."""
-        self.force_exit = self.should_exit
+        self.force_exit = self.should_exit and not self.is_restarting
         self.should_exit = True
+        self.is_restarting = False
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Stop accepting, end what runs, close the application."""
         self._app.stop()
+        for server in self.servers:
+            server.close()
+        for listener in sockets or ():
+            listener.close()
+        if not self.is_restarting:
+            self._close_listener()
+        await asyncio.sleep(GRACE)
         ending = asyncio.create_task(super().shutdown(sockets))
         while not ending.done() and not self.force_exit:
             await asyncio.wait([ending], timeout=TICK)
+            if not self.is_restarting:
+                self._close_listener()
         if ending.done():
             await ending
             await self._store()
         # Whatever still runs now is cancelled by the end of the event loop, and stores what it holds.
         for connection in tuple(self.server_state.connections):
             connection.transport.abort()
+
+    def _await_hangups(self) -> None:
+        asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, self._hang_up)
+
+    def _hang_up(self) -> None:
+        if self.should_exit:
+            return
+        if self._check_restart is not None:
+            try:
+                self._check_restart()
+            except CannotServe as error:
+                logger.error("no restart, everything stays as it is: %s", error)
+                return
+            logger.info("restarting")
+            self.is_restarting = True
+        self.should_exit = True
+
+    def _close_listener(self) -> None:
+        # As long as we have it too, clients could still connect, and nobody would answer.
+        if self.listener is not None:
+            self.listener.close()
 
     async def _store(self) -> None:
         """Wait for requests that were cancelled because their time was over.
@@ -139,38 +193,18 @@ def _protocol(head_timeout: float | None) -> type[asyncio.Protocol] | Literal["h
 
 
 def run(server: Server, listener: socket.socket) -> None:
-    """Run ``server`` on ``listener`` until it ends.
+    """Run ``server`` on ``listener`` until it ends. The socket is closed then, unless the server restarts.
 
     Raises:
         CannotServe: it did not start.
     """
+    server.listener = listener
     try:
-        server.run([listener])
+        # A copy, for uvicorn closes what it is given.
+        server.run([listener.dup()])
     except SystemExit:
         # uvicorn's way to say that the lifespan failed; it has logged what the application said.
         raise CannotServe("the server could not be started; the log above says why") from None
-
-
-def listen(host: str, port: int) -> socket.socket:
-    """Return a socket that listens; port 0 takes any free one.
-
-    Raises:
-        CannotServe: the address cannot be had.
-    """
-    try:
-        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
-    except (socket.gaierror, UnicodeError):
-        raise CannotServe(f"cannot listen on {host}: it is no address of this machine; choose another --host") from None
-    # A name may mean several addresses. Those who write localhost mostly think of the IPv4 one.
-    family, _, _, _, address = min(found)
-    # "::" means everything, as 0.0.0.0 does for those who think of IPv4 alone.
-    is_dual = host == "::" and socket.has_dualstack_ipv6()
-    try:
-        return socket.create_server(address, family=family, backlog=BACKLOG, dualstack_ipv6=is_dual)
-    except OSError as error:
-        number = error.errno or 0
-        advice = LISTEN_TROUBLES.get(number) or f"{os.strerror(number)}; choose another --host or --port"
-        raise CannotServe(f"cannot listen on {host}, port {port}: {advice}") from None
 
 
 def is_on_loopback(listener: socket.socket) -> bool:
@@ -182,5 +216,30 @@ def is_on_loopback(listener: socket.socket) -> bool:
 
 def local_url(plan: Plan, listener: socket.socket) -> str:
     """Return the URL where uploads go, as this machine reaches it."""
-    host = f"[{plan.host}]" if ":" in plan.host else plan.host
-    return f"http://{host}:{listener.getsockname()[1]}{plan.base_path}"
+    return url_of(listener, host=plan.host, is_secure=plan.tls is not None, base_path=plan.base_path)
+
+
+def check_tls(tls: Tls) -> None:
+    """Make sure that certificate and key can be used, and without anybody typing a password.
+
+    Raises:
+        CannotServe: they cannot.
+    """
+    try:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(tls.certificate, tls.key, password=lambda: "")
+    except (OSError, ValueError) as error:
+        # Those of ssl are a kind of OSError; their words are "[SSL] PEM lib (_ssl.c:3900)" and the like.
+        known = None if isinstance(error, ssl.SSLError) else getattr(error, "strerror", None)
+        reason = known or "they are no certificate and its key in PEM, the key without a password"
+        raise CannotServe(
+            f"cannot use {tls.certificate} and {tls.key}: {reason}; check --tls-certificate and --tls-key"
+        ) from None
+
+
+def raise_descriptor_limit() -> None:
+    """Let this process, and those that it starts, open as many files and connections as the system allows."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    # Where the hard limit is "unlimited" the kernel may have a lower one of its own.
+    with suppress(ValueError, OSError):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
