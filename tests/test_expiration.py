@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Collection, Sequence
 from datetime import datetime, timedelta
 
 import pytest
@@ -39,7 +39,7 @@ class Watched(Faltering):
         self._falter("delete")
         await super().delete(id)
 
-    async def tidy(self, *, before: datetime, dry_run: bool = False) -> Sequence[str]:
+    async def tidy(self, *, before: datetime, dry_run: bool = False, keep: Collection[str] = ()) -> Sequence[str]:
         self.tidied.append((before, dry_run))
         return ["partial/leftover"]
 

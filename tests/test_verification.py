@@ -602,3 +602,22 @@ def test_a_repair_by_another_user_than_the_owner_is_refused(folder: Folder) -> N
     done = subprocess.run(command, capture_output=True, text=True, env=surroundings(), timeout=PATIENCE)
     assert done.returncode == 2
     assert "belongs to user number 12345; run this as that user" in done.stderr
+
+
+def test_a_repair_sets_aside_what_the_rules_for_content_refuse(folder: Folder) -> None:
+    """They may be stricter now than when the upload was made; to remove it is not for a repair."""
+    plant_unmarked(folder)
+    folder.part.write_bytes(b"%PDF-1.7\n".ljust(len(DATA), b"x"))
+    code, told = verify(folder, "--repair", "--sniff", "strict", "--allowed-upload-extensions", ".mp4")
+    assert (code, told["findings"][0]["kind"]) == (3, "half-finished")
+    assert [path.name for path in (folder.path / "aside").rglob(f"*{ID}.part")]
+
+
+def test_what_cannot_be_set_aside_is_not_removed_instead(folder: Folder) -> None:
+    folder.record.write_text("{")
+    (folder.path / "aside").write_text("in the way")
+    for path in folder.path.glob(f"partial/{ID}.*"):
+        os.utime(path, (0, 0))
+    report = look(folder, repair=True)
+    assert report.exit_code == 1
+    assert folder.part.exists()

@@ -36,6 +36,8 @@ T = TypeVar("T")
 # What a sweep depends on. An upload that a crash left whole is completed by it, so the rules for content belong here.
 SWEEP_SETTINGS = (
     "upload_dir",
+    "max_file_size",
+    "remove_partials_after_use",
     "partial_upload_expiry_seconds",
     "completed_upload_expiry_seconds",
     "allowed_upload_extensions",

@@ -34,6 +34,10 @@ class Concatenation:
         """Tell whether the final ``id`` is being filled in this process."""
         return id in self._running
 
+    def start(self) -> None:
+        """Fill finals again after ``stop``."""
+        self._is_stopping = False
+
     def stop(self) -> None:
         """End what is being filled, now and from now on; it is as it was before."""
         self._is_stopping = True

@@ -36,9 +36,11 @@ EMERGENCY_SLAB = 16 * 1024
 # a crash, and its slab goes to somebody who needs it.
 STORE_AFTER = 1.0
 
-# What is read on behind an interruption: bytes that are there already, of which servers hold less than this, and so
-# many turns of the event loop for them to come through whatever is wrapped around the app.
+# What is read on behind an interruption: bytes that are there already, of which servers hold less than this. We look so
+# often whether there are more, and give them so many turns of the event loop each time to come through whatever is
+# wrapped around the app.
 ARRIVED_BYTES = 1024 * 1024
+ARRIVED_LOOKS = 64
 ARRIVED_ROUNDS = 16
 
 # Refusals of a body that has begun: nothing of the request is kept. (A bad request: its framing contradicts itself.)
@@ -254,7 +256,9 @@ class Intake:
         """Let the feeding go on with bytes that are there, for as long as that gives any, within a bound."""
         bound = self.received + ARRIVED_BYTES
         before = -1
-        while not feeding.done() and before < self.received < bound:
+        for _ in range(ARRIVED_LOOKS):
+            if feeding.done() or not before < self.received < bound:
+                return
             before = self.received
             for _ in range(ARRIVED_ROUNDS):
                 await asyncio.sleep(0)

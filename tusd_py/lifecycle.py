@@ -103,6 +103,7 @@ class Lifecycle:
     def start(self) -> None:
         """Take bodies again after ``stop``."""
         self._is_stopping = False
+        self._concatenation.start()
 
     def stop(self) -> None:
         """End every running body, now and from now on: what was received is kept, and the answer is 503."""
@@ -193,8 +194,7 @@ class Lifecycle:
             for partial in partials:
                 if not partial.is_complete:
                     await self._await(final, partial.id)
-            async with self._locks.hold(final.id):
-                return await self._settled(final.id)
+            return await self._settled_if_free(final)
         except UploadError as error:
             await self._remove_refused(final, error)
             raise
@@ -255,8 +255,9 @@ class Lifecycle:
             elif not upload.is_complete:
                 async with self._locks.hold(id):
                     upload = await self._settled(id)
-                await self._tell_finals(upload)
-        except _STORAGE_TROUBLE as error:
+                if upload.is_complete:
+                    await self._tell_finals(upload)
+        except (*_STORAGE_TROUBLE, ServerStopping) as error:
             logger.warning("upload %s cannot be told of: %s", id, error, exc_info=error)
             raise UploadLocked from error
         self._check_expiration(upload)
@@ -292,6 +293,15 @@ class Lifecycle:
         """Return the file that holds a complete upload, for a server that sends files itself; ``None`` without one."""
         return await self._store.path(upload)
 
+    async def complete(self, id: str) -> Upload:
+        """Complete an upload that a crash left whole but unmarked; the caller holds its lock.
+
+        Raises:
+            ContentRefused: its content is not what its name says. It is left as it is, for whoever looks after the
+                folder to decide.
+        """
+        return await self._completed(await self._store.get(id), None, keeps_refused=True)
+
     async def expire(self, id: str, *, left_at: datetime | None = None) -> Upload | None:
         """Remove an upload that was left unfinished for too long, and return what was removed.
 
@@ -323,11 +333,16 @@ class Lifecycle:
         """Complete a final whose partials are there, and remove one that lost some of them."""
         try:
             await self._completed(final, None)
-        except UploadNotFound:
+        except (UploadNotFound, UploadTooLarge, ContentRefused):
             return final
         except UploadExpired:
             pass  # it goes with its partial, and that is removed by whoever confirms the expiration
         return None
+
+    async def _settled_if_free(self, final: Upload) -> Upload:
+        """Return a new final, complete if its partials are and nobody is filling it already: then it is pending."""
+        async with self._locks.try_hold(final.id) as is_held:
+            return await self._settled(final.id) if is_held else final
 
     async def _await(self, final: Upload, id: str) -> None:
         """Let the partial ``id`` tell ``final`` when it completes."""
@@ -419,7 +434,7 @@ class Lifecycle:
         """Return the upload, completed first if a crash left it whole but unmarked."""
         return await self._completed(await self._store.get(id), None)
 
-    async def _completed(self, upload: Upload, beginning: Beginning | None) -> Upload:
+    async def _completed(self, upload: Upload, beginning: Beginning | None, *, keeps_refused: bool = False) -> Upload:
         if upload.is_pending and not upload.is_whole:
             upload = await self._filled(upload)
         if upload.is_complete or not upload.is_whole:
@@ -432,7 +447,8 @@ class Lifecycle:
         try:
             self._media.check_content(upload.extension, first_bytes, whole=True)
         except ContentRefused as error:
-            await self._remove_refused(upload, error)
+            if not keeps_refused:
+                await self._remove_refused(upload, error)
             raise
         extension = upload.extension or self._media.extension_from_content(first_bytes)
         completed = await self._store.finish(replace(upload, completed_at=self._now(), extension=extension))

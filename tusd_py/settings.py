@@ -185,7 +185,9 @@ class Settings(BaseSettings):
     space_reserve: Size = _knob("0", "What new uploads leave free on the disk.")
     disable_concatenation: bool = _knob(False, "Take no uploads in several parts that are joined at the end.")
     remove_partials_after_use: bool = _knob(
-        False, "Remove the parts as soon as an upload was made of them, instead of letting them expire."
+        False,
+        "Remove the parts as soon as an upload was made of them, instead of letting them expire; other uploads that "
+        "wait for one of them go with it.",
     )
     base_path: BasePath = _knob("/files/", "The path of the endpoint.")
     public_url: PublicUrl = _knob(

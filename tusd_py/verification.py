@@ -20,7 +20,7 @@ from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 
-from tusd_py.errors import UploadError, UploadNotFound
+from tusd_py.errors import ContentRefused, UploadError, UploadNotFound
 from tusd_py.expiration import LEFTOVER_AGE
 from tusd_py.inspection import plain
 from tusd_py.lifecycle import Lifecycle
@@ -191,7 +191,7 @@ class Verifier:
             report.findings.append(self._mended(finding) if repair else finding)
         # A link in the place of partial/ leads to leftovers that are not ours.
         if not any(finding.kind.name == "foreign-folder" for finding in report.findings):
-            report.findings.extend(await self._leftovers({finding.id for finding in report.findings}, repair=repair))
+            report.findings.extend(await self._leftovers(report.findings, repair=repair))
         return report
 
     async def _verify_upload(
@@ -350,8 +350,12 @@ class Verifier:
         else:
             yield Finding(KINDS["planted"], name)
 
-    async def _leftovers(self, told: set[str], *, repair: bool) -> Sequence[Finding]:
-        names = await self._store.tidy(before=self._now() - LEFTOVER_AGE, dry_run=not repair)
+    async def _leftovers(self, findings: Sequence[Finding], *, repair: bool) -> Sequence[Finding]:
+        told = {finding.id for finding in findings}
+        # What could not be set aside is not to be removed instead.
+        failed = {finding.id for finding in findings if finding.outcome == "failed"}
+        age = max(LEFTOVER_AGE, self._limits.partial_expiry or LEFTOVER_AGE)
+        names = await self._store.tidy(before=self._now() - age, dry_run=not repair, keep=failed)
         outcome = "repaired" if repair else ""
         # What is told of already is not told again: tidying knows less of what an upload lacks.
         return [
@@ -364,8 +368,9 @@ class Verifier:
 
     def _mended(self, finding: Finding) -> Finding:
         remedy = self._remedies.get(finding.kind.name)
-        if remedy is None:
-            return finding
+        return finding if remedy is None else self._tried(remedy, finding)
+
+    def _tried(self, remedy: Callable[[Finding], None], finding: Finding) -> Finding:
         try:
             remedy(finding)
         except (OSError, UploadError):
@@ -374,7 +379,9 @@ class Verifier:
 
     async def _completed(self, finding: Finding) -> Finding:
         try:
-            await self._lifecycle.expire(finding.id)
+            await self._lifecycle.complete(finding.id)
+        except ContentRefused:
+            return self._tried(self._set_upload_aside, finding)
         except UploadError:
             return replace(finding, outcome="failed")
         return replace(finding, outcome="repaired")

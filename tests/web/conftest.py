@@ -8,6 +8,13 @@ import pytest
 from tests.live import Server, serving
 from tusd_py import TusApp
 from tusd_py.server.protocol import LimitedProtocol
+from tusd_py.web import wire
+
+
+@pytest.fixture(autouse=True)
+def _short_draining(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let refusals end soon for a client that neither sends nor leaves: it waits for that here."""
+    monkeypatch.setattr(wire, "DRAIN_SECONDS", 0.3)
 
 
 @pytest.fixture

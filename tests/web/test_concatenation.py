@@ -403,3 +403,21 @@ def test_a_final_of_a_name_or_content_that_is_not_accepted_is_refused(
     assert in_parts(media_server, b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR" + bytes(584), "tone.flac").status == 415
     assert not list((folder / "records").iterdir())
     assert all('"members":[]' in path.read_text() for path in (folder / "partial").glob("*.json"))
+
+
+def test_an_app_that_is_served_again_concatenates_again(folder: Path) -> None:
+    app = TusApp(upload_dir=folder, allowed_upload_extensions="*", sniff="off")
+    for _ in range(2):
+        with serving(app) as server:
+            assert final(server, partial(server, b"abc")).status == 201
+            assert server.ask("GET", "/readyz").status == 200
+
+
+def test_asking_for_a_partial_looks_after_no_final(server: Server) -> None:
+    """Its finals wait for its last byte, and not for everybody who asks how far it is."""
+    path = server.create("Upload-Concat: partial\r\n", length=3)
+    waiting = final(server, path)
+    assert waiting.status == 201
+    assert server.offset(path) == 0
+    assert server.append(path, 0, b"abc").status == 204
+    assert server.ask("GET", "/" + waiting.fields["location"].split("/", 3)[3]).body == b"abc"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from tests.live import Server as Live
 from tests.server_process import ServerProcess
 from tusd_py import TusApp
 from tusd_py.web.forwarding import Proxies
+from tusd_py.web.request_log import current_request
 
 Client = tuple[str, int] | None
 
@@ -289,3 +291,22 @@ def test_the_server_believes_a_proxy_on_this_machine(tmp_path: Path) -> None:
     )
     with ServerProcess(tmp_path) as server:
         assert post(server, "127.0.0.1", fields)[1].startswith("https://localhost/media/files/")
+
+
+def test_the_log_is_about_the_client_and_not_about_the_proxy(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    clients: list[str] = []
+
+    class Listening(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            request = current_request.get()
+            if request is not None:
+                clients.append(request.client)
+
+    caplog.set_level(logging.INFO, "tusd_py")
+    handler = Listening()
+    logging.getLogger("tusd_py").addHandler(handler)
+    try:
+        assert ask(app_in(tmp_path), CREATE | {"x-forwarded-for": "203.0.113.9"})[0] == 201
+    finally:
+        logging.getLogger("tusd_py").removeHandler(handler)
+    assert set(clients) == {"203.0.113.9"}

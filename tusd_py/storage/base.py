@@ -22,7 +22,7 @@ Errors of the library or the system underneath never leave a store. It raises:
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Collection, Sequence
 from contextlib import AbstractAsyncContextManager
 from datetime import datetime
 
@@ -170,9 +170,9 @@ class Store(ABC):
         """
 
     @abstractmethod
-    async def tidy(self, *, before: datetime, dry_run: bool = False) -> Sequence[str]:
+    async def tidy(self, *, before: datetime, dry_run: bool = False, keep: Collection[str] = ()) -> Sequence[str]:
         """Remove what crashes left behind and nothing refers to, if last written before ``before``.
 
         Temporary files, data without a record, the partial side of an upload that is complete. Returns a name for
-        each, relative to the store; with ``dry_run`` nothing is removed.
+        each, relative to the store; with ``dry_run`` nothing is removed. What belongs to an id of ``keep`` stays.
         """

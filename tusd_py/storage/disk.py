@@ -18,7 +18,7 @@ import logging
 import os
 import stat
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Collection, Iterator, Sequence
 from contextlib import asynccontextmanager, closing, suppress
 from datetime import UTC, datetime
 from functools import cached_property, partial
@@ -174,8 +174,9 @@ class DiskStore(Store):
             for upload in found:
                 yield upload
 
-    async def tidy(self, *, before: datetime, dry_run: bool = False) -> Sequence[str]:
-        return await self._threads.run(tidy_leftovers, self._layout, before=before.timestamp(), dry_run=dry_run)
+    async def tidy(self, *, before: datetime, dry_run: bool = False, keep: Collection[str] = ()) -> Sequence[str]:
+        seconds = before.timestamp()
+        return await self._threads.run(tidy_leftovers, self._layout, before=seconds, dry_run=dry_run, keep=keep)
 
     def data_path(self, id: str) -> Path | None:
         """Return the file that holds the data of the upload now, ``None`` when there is none. Blocking; for locks."""

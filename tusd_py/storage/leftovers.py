@@ -9,7 +9,7 @@ import errno
 import fcntl
 import os
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 
 from tusd_py.storage.layout import TEMPORARY_NAME, Layout, open_regular, remove, stat_regular
 from tusd_py.storage.record import read_record
@@ -18,13 +18,13 @@ from tusd_py.upload import is_id
 _KINDS = frozenset({"part", "json", "floor"})
 
 
-def tidy_leftovers(layout: Layout, *, before: float, dry_run: bool) -> list[str]:
+def tidy_leftovers(layout: Layout, *, before: float, dry_run: bool, keep: Collection[str] = ()) -> list[str]:
     """Remove what nothing refers to if all of it was last written before ``before`` (seconds since the epoch).
 
-    Returns the names, relative to the folder.
+    What belongs to an id of ``keep`` stays, whatever refers to it. Returns the names, relative to the folder.
     """
     removed: list[str] = []
-    for paths in _leftovers(layout, before):
+    for paths in _leftovers(layout, before, keep):
         for path in paths:
             if not (dry_run or _remove_unlocked(path)):
                 break
@@ -32,7 +32,7 @@ def tidy_leftovers(layout: Layout, *, before: float, dry_run: bool) -> list[str]
     return removed
 
 
-def _leftovers(layout: Layout, before: float) -> Iterator[Sequence[str]]:
+def _leftovers(layout: Layout, before: float, keep: Collection[str]) -> Iterator[Sequence[str]]:
     """Give the files that belong together and are left over, each time those of one upload."""
     try:
         names = os.listdir(layout.partial)
@@ -44,7 +44,7 @@ def _leftovers(layout: Layout, before: float) -> Iterator[Sequence[str]]:
         path = f"{layout.partial}/{name}"
         if TEMPORARY_NAME.fullmatch(name) and _is_old(path, before):
             yield [path]
-        elif kind in _KINDS and is_id(id):
+        elif kind in _KINDS and is_id(id) and id not in keep:
             kinds[id].add(kind)
     for id, found in kinds.items():
         # The data goes first: its lock tells whether somebody is still at work, and then all of it stays.

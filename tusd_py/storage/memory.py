@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Collection, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
@@ -106,7 +106,7 @@ class MemoryStore(Store):
             if is_finished == complete and kept.record.id in self._kept:
                 yield kept.upload
 
-    async def tidy(self, *, before: datetime, dry_run: bool = False) -> Sequence[str]:
+    async def tidy(self, *, before: datetime, dry_run: bool = False, keep: Collection[str] = ()) -> Sequence[str]:
         return []
 
     def _find(self, id: str) -> _Kept:

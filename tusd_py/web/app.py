@@ -177,6 +177,7 @@ class Application:
             await self._store.open()
             await self._locks.open()
             self._lifecycle.start()
+            self._health.start()
             self._sweeping = loop.create_task(self._sweep())
             self._loop = loop
 

@@ -73,7 +73,7 @@ class Endpoints:
         try:
             reply = await self._respond(exchange)
         except ConnectionLost:
-            if not exchange.body.is_read:
+            if exchange.has_started or not exchange.body.is_read:
                 return
             # The server ended the body before its length, which some do for a cut; if it is none, somebody waits.
             reply = self._dialect.refused(_BODY_CUT)

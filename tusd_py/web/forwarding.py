@@ -8,6 +8,7 @@ so that nobody could tell any more whether the host was told by a proxy, and is 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from ipaddress import IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -16,6 +17,7 @@ from tusd_py.errors import MisdirectedRequest, UploadError
 from tusd_py.protocol.fields import Fields
 from tusd_py.protocol.forwarded import Forwarded, build_host, parse_forwarded, parse_host, parse_node
 from tusd_py.protocol.messages import Dialect
+from tusd_py.web.request_log import client_of, current_request
 from tusd_py.web.wire import Exchange
 
 # Peers without an address, on a Unix socket: whoever may open it.
@@ -75,6 +77,10 @@ class Forwarding:
         except UploadError as error:
             await Exchange(scope, receive, send).answer(self._dialect.refused(error))
             return
+        request = current_request.get()
+        if request is not None:
+            # What is logged of the request from here on is about its client, and not about the proxy.
+            current_request.set(replace(request, client=client_of(scope)))
         await self._app(scope, receive, send)
 
     def _seen_by_client(self, scope: Scope) -> Scope:

@@ -52,6 +52,10 @@ class Health:
         self._looked_at = 0.0
         self._last_trouble = ""
 
+    def start(self) -> None:
+        """Be ready again after ``stop``."""
+        self._is_stopping = False
+
     def stop(self) -> None:
         """Be ready no more: the server ends."""
         self._is_stopping = True

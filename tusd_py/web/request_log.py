@@ -52,7 +52,7 @@ class RequestLog:
         self._monotonic = monotonic
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        request = Request(_request_id(scope), _client(scope))
+        request = Request(_request_id(scope), client_of(scope))
         exchange = _Exchange(request, receive, send)
         began_at = self._monotonic()
         token = current_request.set(request)
@@ -122,7 +122,8 @@ def _value(fields: Iterable[tuple[bytes, bytes]], name: bytes) -> str:
     return next((value.decode("latin-1") for other, value in fields if other.lower() == name), "")
 
 
-def _client(scope: Scope) -> str:
+def client_of(scope: Scope) -> str:
+    """Return the address of the client, as far as it is known."""
     # A Unix socket tells none, and a proxy in front may tell anything.
     client = scope.get("client")
     return str(client[0])[:LONGEST_VALUE] if client and client[0] else "unknown"
