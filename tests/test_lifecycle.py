@@ -215,6 +215,29 @@ async def test_an_upload_of_deferred_length_is_not_complete() -> None:
     assert not upload.is_complete
 
 
+@pytest.mark.parametrize("content", [b"", b"0123456789"])
+@on_a_jumping_loop
+async def test_the_last_body_settles_a_length_that_is_not_known_before(content: bytes) -> None:
+    place = Place()
+    created = await place.lifecycle.create(Create(length=None, has_body=True, is_last=True), Chunks(content))
+    begun = await place.create(None, b"01")
+    ended = await place.lifecycle.append(begun.id, Append(offset=2, is_last=True), Chunks(content))
+    assert (created.length, ended.length) == (len(content), 2 + len(content))
+    assert created.is_complete
+    assert ended.is_complete
+    assert await place.content(ended.id) == b"01" + content
+
+
+@on_a_jumping_loop
+async def test_a_last_body_that_breaks_off_settles_nothing() -> None:
+    place = Place()
+    begun = await place.create(None, b"01")
+    with pytest.raises(ConnectionLost):
+        await place.lifecycle.append(begun.id, Append(offset=2, is_last=True), Chunks(b"234", error=ConnectionLost()))
+    left = await place.store.get(begun.id)
+    assert (left.offset, left.length, left.is_complete) == (5, None, False)
+
+
 @pytest.mark.parametrize("length", [10, None])
 @pytest.mark.parametrize("is_sized", [True, False])
 @on_a_jumping_loop

@@ -152,7 +152,7 @@ class Lifecycle:
             return upload
         async with self._locks.hold(upload.id) as hold:
             try:
-                return await self._receive(upload, upload.length, body, hold, verification)
+                return await self._receive(upload, create, upload.length, body, hold, verification)
             except UploadInterrupted:
                 raise
             except UploadError as error:
@@ -368,17 +368,23 @@ class Lifecycle:
         verification = self._verification(append.checksum)
         if settled is upload or verification is not None:
             # With a checksum, a length that is declared counts only together with bytes that were verified.
-            return await self._receive(upload, settled.length, body, hold, verification)
+            return await self._receive(upload, append, settled.length, body, hold, verification)
         await self._store.save(settled)
         try:
-            return await self._receive(settled, settled.length, body, hold, None)
+            return await self._receive(settled, append, settled.length, body, hold, None)
         except REFUSALS as error:
             if not isinstance(error, ContentRefused):
                 await self._store.save(upload)
             raise
 
     async def _receive(
-        self, upload: Upload, length: int | None, body: Body, hold: Hold, verification: Verification | None
+        self,
+        upload: Upload,
+        request: Create | Append,
+        length: int | None,
+        body: Body,
+        hold: Hold,
+        verification: Verification | None,
     ) -> Upload:
         """Store the body behind ``upload``, whose length is ``length`` from then on, and complete it if that is all."""
         beginning = await self._beginning(upload)
@@ -403,6 +409,8 @@ class Lifecycle:
                 await self._remove_refused(upload, error)
             # Otherwise it may be damage: what was stored before stays, and the right bytes may still come.
             raise
+        if length is None and request.is_last:
+            length = offset
         received = replace(upload, offset=offset, length=length)
         if intake.received:
             _log("received", received, bytes=intake.received, offset=offset)

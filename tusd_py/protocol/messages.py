@@ -20,7 +20,8 @@ class Create:
     """A creation.
 
     ``length`` is the length of the whole upload in bytes, ``None`` while deferred. ``has_body`` tells whether the
-    request carries first bytes of it, ``size`` how many if the request says so beforehand.
+    request carries first bytes of it, ``size`` how many if the request says so beforehand. ``is_last`` says that the
+    upload ends with this body, and so settles its length where that is not known before.
 
     ``concat`` is the field that makes it part of a concatenation, as received: that of a partial when ``is_partial``
     is set, that of a final made of the URLs ``final_of`` (as they were sent) when there are any.
@@ -30,6 +31,7 @@ class Create:
     metadata: Metadata = NO_METADATA
     has_body: bool = False
     size: int | None = None
+    is_last: bool = False
     checksum: Checksum | None = None
     concat: str = ""
     is_partial: bool = False
@@ -41,11 +43,13 @@ class Append:
     """Bytes to go on with from ``offset``; ``length`` is the upload's length where the request declares it.
 
     ``size`` is the number of bytes that the request says it holds, ``None`` when it does not say (chunked).
+    ``is_last`` says that the upload ends with them, and so settles its length where that is not known before.
     """
 
     offset: int
     length: int | None = None
     size: int | None = None
+    is_last: bool = False
     checksum: Checksum | None = None
 
 
