@@ -206,7 +206,7 @@ class Intake:
         self._interruption = error
         self._set_deadline(0)
 
-    async def put(self, chunk: bytes) -> None:
+    async def put(self, chunk: bytes | bytearray) -> None:
         """Take ``chunk`` in, and wait while both slabs are full."""
         self._rest = memoryview(chunk)
         await self._put_rest()
@@ -279,7 +279,7 @@ class Intake:
             buffer[:size] = self._rest[:size]
             self._rest = self._rest[size:]
             if self.filled(size):
-                await self._turn()
+                await self.turn()
         # Not even an empty part of the chunk: it would hold the whole of it while the client is silent.
         self._rest = _NOTHING
 
@@ -333,15 +333,29 @@ class Intake:
             self._slab = None
             self._filled = 0
 
-    async def _turn(self) -> None:
+    async def turn(self) -> None:
         """Write the full slab once the one before it is stored, and go on with an empty one."""
-        # We write the slab, so its timer must not: it could fire after the write before it, and before we run again.
-        self._stop_timer()
+        if self.try_turn():
+            return
         # A slow disk is no silence of the client.
         self._set_deadline(None if self._interruption is None else 0)
         await self._written()
-        self._start_writing()
+        self._begin_anew()
         self._set_deadline(self._idle_timeout if self._interruption is None else 0)
+
+    def try_turn(self) -> bool:
+        """Do what ``turn`` does if that needs no waiting; tells whether it was done."""
+        # The slab is to be written by a turn, so its timer must not: it could fire before the turn comes.
+        self._stop_timer()
+        if self._writing is not None:
+            if not self._writing.done() or self._writing.cancelled() or self._writing.exception() is not None:
+                return False
+            self._writing = None
+        self._begin_anew()
+        return True
+
+    def _begin_anew(self) -> None:
+        self._start_writing()
         self._next_size = min(self._next_size * 2, self._pool.largest)
 
     async def _written(self) -> None:

@@ -37,6 +37,10 @@ class RequestBody(Body):
 
     async def feed(self, intake: Intake) -> None:
         """Put every chunk into ``intake`` as it comes."""
+        if self._reception.arriving is not None and not self.is_read:
+            await self._reception.arriving.feed(intake)
+            self.is_read = True
+            return
         while not self.is_read:
             message = await self._receive()
             # Before we ask whether the client is gone: one that left after it sent nonsense has sent nonsense.
