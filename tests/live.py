@@ -50,19 +50,33 @@ class Connection:
     def answer(self, method: str = "GET") -> Answer:
         """Read one response to a request with ``method``; interim ones are skipped."""
         while True:
-            head = self._until(b"\r\n\r\n").decode("latin-1")
-            first, *lines = head.split("\r\n")
-            status = int(first.split(" ")[1])
+            status, fields = self._head()
             if status >= 200:
-                break
+                return self._with_body(method, status, fields)
+
+    def final(self, method: str = "GET") -> Answer:
+        """Read one response, which must not be an interim one."""
+        status, fields = self._head()
+        assert status >= 200, f"{status} came first"
+        return self._with_body(method, status, fields)
+
+    def _head(self) -> tuple[int, dict[str, str]]:
+        first, *lines = self._until(b"\r\n\r\n").decode("latin-1").split("\r\n")
         fields = {name.lower(): value.strip() for name, _, value in (line.partition(":") for line in lines if line)}
+        return int(first.split(" ")[1]), fields
+
+    def _with_body(self, method: str, status: int, fields: dict[str, str]) -> Answer:
         has_body = method != "HEAD" and status not in (204, 304)
         body = self._exactly(int(fields.get("content-length", 0))) if has_body else b""
         return Answer(status, fields, body)
 
     def interim(self) -> int:
         """Read one interim response and return its status."""
-        return int(self._until(b"\r\n\r\n").split(b" ")[1])
+        return self._head()[0]
+
+    def interim_fields(self) -> tuple[int, Mapping[str, str]]:
+        """Read one interim response and return its status and fields."""
+        return self._head()
 
     def is_ended_by_server(self) -> bool:
         """Wait for the end of the connection; ``False`` when more bytes come instead."""

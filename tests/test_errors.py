@@ -19,6 +19,7 @@ EXAMPLES: tuple[UploadError, ...] = (
     errors.OffsetMismatch(expected=5, provided=7),
     errors.UploadInterrupted(),
     errors.BodyTimedOut(seconds=30.0),
+    errors.BodyTooSlow(rate=100.0, seconds=10.0),
     errors.UploadExpired(),
     errors.UnsupportedVersion(served="1.0.0"),
     errors.PreconditionFailed(),
@@ -37,6 +38,7 @@ EXAMPLES: tuple[UploadError, ...] = (
     errors.StorageFailed(),
     errors.UnsupportedCoding(),
     errors.StorageFull(),
+    errors.TooManyConnections(),
 )
 
 

@@ -18,6 +18,7 @@ from tusd_py.cancellation import outlast
 from tusd_py.errors import (
     BadRequest,
     BodyTimedOut,
+    BodyTooSlow,
     ChecksumMismatch,
     ContentRefused,
     UploadError,
@@ -35,6 +36,9 @@ EMERGENCY_SLAB = 16 * 1024
 # Seconds after which bytes in a slab that does not fill are stored all the same: what a slow client sent is safe from
 # a crash, and its slab goes to somebody who needs it.
 STORE_AFTER = 1.0
+
+# Seconds over which the rate of a body is taken: long enough for a train to pass a tunnel.
+RATE_WINDOW = 10.0
 
 # What is read on behind an interruption: bytes that are there already, of which servers hold less than this. We look so
 # often whether there are more, and give them so many turns of the event loop each time to come through whatever is
@@ -148,6 +152,7 @@ class Intake:
 
     Fed by a ``Body`` through ``put``, or through ``buffer`` and ``filled`` by one that can read into memory of ours.
     ``room`` bounds the bytes (``None``: nothing does), and ``overrun`` makes the error for what goes beyond.
+    ``idle_timeout`` is how many seconds the client may be silent, ``min_rate`` how many bytes a second it has to send.
     """
 
     def __init__(
@@ -160,6 +165,7 @@ class Intake:
         verification: Verification | None = None,
         beginning: Beginning | None = None,
         idle_timeout: float | None = None,
+        min_rate: float = 0,
     ) -> None:
         self._appender = appender
         self._pool = pool
@@ -168,6 +174,9 @@ class Intake:
         self._verification = verification
         self._beginning = beginning
         self._idle_timeout = idle_timeout
+        self._min_rate = min_rate
+        self._rate_timer: asyncio.TimerHandle | None = None
+        self._has_waited = False
         self._loop = asyncio.get_running_loop()
         self._deadline: asyncio.Timeout | None = None
         self._interruption: BaseException | None = None
@@ -239,6 +248,7 @@ class Intake:
         # A task of its own, because a wait for bytes that is broken off may lose those that were just coming: what
         # follows them must never be read then, or there would be a gap. So the task ends with its first wait broken.
         feeding = self._loop.create_task(body.feed(self))
+        self._watch_rate(received=self.received)
         try:
             async with asyncio.timeout(0 if self._interruption else self._idle_timeout) as self._deadline:
                 await asyncio.shield(feeding)
@@ -250,7 +260,24 @@ class Intake:
             feeding.result()
         finally:
             self._deadline = None
+            if self._rate_timer is not None:
+                self._rate_timer.cancel()
             await self._end(feeding)
+
+    def _watch_rate(self, *, received: int) -> None:
+        """End the body unless it brings enough beyond ``received`` bytes before we look the next time."""
+        if not self._min_rate:
+            return
+
+        def look() -> None:
+            # Time in which the client had to wait for the disk says nothing about it.
+            if self.received - received < self._min_rate * RATE_WINDOW and not self._has_waited:
+                self.interrupt(BodyTooSlow(rate=self._min_rate, seconds=RATE_WINDOW))
+                return
+            self._watch_rate(received=self.received)
+
+        self._has_waited = False
+        self._rate_timer = self._loop.call_later(RATE_WINDOW, look)
 
     async def _catch_up(self, feeding: asyncio.Task[None]) -> None:
         """Let the feeding go on with bytes that are there, for as long as that gives any, within a bound."""
@@ -338,6 +365,7 @@ class Intake:
         if self.try_turn():
             return
         # A slow disk is no silence of the client.
+        self._has_waited = True
         self._set_deadline(None if self._interruption is None else 0)
         await self._written()
         self._begin_anew()

@@ -69,7 +69,8 @@ class Surroundings:
     """What a lifecycle works with besides its store and locks.
 
     ``algorithms`` are the checksums that can be verified, by name; ``body_idle_timeout`` is in seconds, ``None`` for
-    no bound on silence; ``remove_partials`` says whether partials go as soon as a final was made of them.
+    no bound on silence; ``min_body_rate`` is in bytes a second; ``remove_partials`` says whether partials go as soon as
+    a final was made of them.
     """
 
     limits: Limits
@@ -77,6 +78,7 @@ class Surroundings:
     algorithms: Mapping[str, Callable[[], Digest]]
     pool: SlabPool
     body_idle_timeout: float | None = None
+    min_body_rate: float = 0
     remove_partials: bool = False
     now: Callable[[], datetime] = utc_now
     new_id: Callable[[], str] = random_id
@@ -93,6 +95,7 @@ class Lifecycle:
         self._algorithms = surroundings.algorithms
         self._pool = surroundings.pool
         self._body_idle_timeout = surroundings.body_idle_timeout
+        self._min_body_rate = surroundings.min_body_rate
         self._now = surroundings.now
         self._new_id = surroundings.new_id
         self._remove_partials = surroundings.remove_partials
@@ -399,6 +402,7 @@ class Lifecycle:
                     verification=verification,
                     beginning=beginning,
                     idle_timeout=self._body_idle_timeout,
+                    min_rate=self._min_body_rate,
                 )
                 offset = await self._take(intake, body, hold)
         except _BROKEN_OFF as error:

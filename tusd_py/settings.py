@@ -74,6 +74,7 @@ Descriptor = Annotated[int | None, BeforeValidator(values.parse_descriptor), Kin
 Host = Annotated[str, Field(min_length=1), Kind("ADDRESS")]
 Port = Annotated[int, Field(ge=0, le=65535), Kind("NUMBER")]
 Count = Annotated[int, Field(ge=1), Kind("NUMBER")]
+CountLimit = Annotated[int | None, BeforeValidator(values.or_none(values.parse_count)), Kind("NUMBER")]
 
 # What keywords may hold for them.
 SizeWords = int | str
@@ -113,8 +114,11 @@ class Knobs(TypedDict, total=False):
     tls_key: str | os.PathLike[str] | None
     workers: int
     lock_timeout_seconds: DurationWords
+    max_connections: int | str | None
+    max_connections_per_client: int | str | None
     head_timeout_seconds: DurationWords | None
     body_idle_timeout_seconds: DurationWords | None
+    min_body_rate: SizeWords
     shutdown_timeout_seconds: DurationWords
     cors_allow_origins: ListWords
     cors_allow_credentials: bool
@@ -225,11 +229,20 @@ class Settings(BaseSettings):
     lock_timeout_seconds: Duration = _knob(
         "20", "How long a request waits for another one that holds its upload, before it is answered 423."
     )
+    max_connections: CountLimit = _knob(
+        "10000", "How many connections one process has at once; idle ones make room for new ones. 0: any number."
+    )
+    max_connections_per_client: CountLimit = _knob(
+        None, "How many of them one address may have, unless it is a trusted proxy; 0: any number."
+    )
     head_timeout_seconds: DurationLimit = _knob(
         "20", "How long a client may take to send the head of a request; 0: for ever."
     )
     body_idle_timeout_seconds: DurationLimit = _knob(
         "60", "How long a client may fall silent in the middle of a body; 0: for ever."
+    )
+    min_body_rate: Size = _knob(
+        "0", "How many bytes a second a body brings at least, seen over ten seconds; one that is slower is ended."
     )
     shutdown_timeout_seconds: Duration = _knob(
         "10", "How long running requests may take to end once the server is told to stop."

@@ -13,6 +13,7 @@ from starlette.types import Receive, Scope, Send
 from tests.live import APPEND, TUS, Connection, Server, serving
 from tests.server_process import wait_until
 from tusd_py import TusApp
+from tusd_py.server.crowd import Crowd
 from tusd_py.server.protocol import MAX_FRAMING, MAX_HEAD, MAX_TARGET, LimitedProtocol
 from tusd_py.web import wire
 
@@ -492,3 +493,32 @@ def test_a_body_that_plain_uvicorn_ends_early_is_no_error_of_ours(tmp_path: Path
             connection.send(patch(path, 0, UPGRADES["h2c"] + "Content-Length: 3\r\n"))
             assert connection.answer().status == 400
         assert server.offset(path) == 0
+
+
+# Too many connections
+
+
+def test_beyond_the_most_connections_the_idle_make_room_and_others_are_refused(tmp_path: Path, loop: str) -> None:
+    class Full(LimitedProtocol):
+        head_timeout = 20.0
+        crowd = Crowd(most=2)
+
+    app = TusApp(upload_dir=tmp_path, allowed_upload_extensions="*", sniff="off")
+    with serving(app, loop=loop, http=Full) as server:
+        paths = [server.create(), server.create()]
+        wait_until(lambda: len(Full.crowd) == 0)
+        with server.connect() as first, server.connect() as second:
+            for connection, path in ((first, paths[0]), (second, paths[1])):
+                connection.send(patch(path, 0, "Content-Length: 10\r\nExpect: 100-continue\r\n"))
+                assert connection.interim() == 100
+            with server.connect() as third:
+                answer = third.send(f"POST /files/ HTTP/1.1\r\n{HOST}{TUS}Upload-Length: 0\r\n\r\n").answer()
+                assert (answer.status, answer.fields["retry-after"]) == (503, "5")
+                assert answer.text.startswith("ERR_TOO_MANY_CONNECTIONS: ")
+                assert third.is_ended_by_server()
+            assert first.send(b"0123456789").answer().status == 204
+            with server.connect() as third:
+                # The first one is idle now, and makes room.
+                assert third.send(OPTIONS).answer("OPTIONS").status == 204
+                assert first.is_ended_by_server()
+            assert second.send(b"0123456789").answer().status == 204

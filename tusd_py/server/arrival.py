@@ -11,7 +11,7 @@ Chunked bodies need the parser. They are taken from where it puts them, without 
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING
+from typing import Protocol, cast
 
 from uvicorn.protocols.http.flow_control import FlowControl
 from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
@@ -20,10 +20,24 @@ from tusd_py.errors import ConnectionLost, UploadError
 from tusd_py.intake import Intake
 from tusd_py.web.reception import Arriving, Reception
 
-if TYPE_CHECKING:
-    from tusd_py.server.protocol import LimitedProtocol
-
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
+
+
+class Connection(Protocol):
+    """What has the connection before and after the body; all but the first are as in ``asyncio.Protocol``."""
+
+    def go_on_behind(self, missing: int) -> None:
+        """Go on behind the body, of which the last ``missing`` bytes are still to come."""
+
+    def data_received(self, data: bytes) -> None: ...
+
+    def eof_received(self) -> bool | None: ...
+
+    def connection_lost(self, exc: Exception | None) -> None: ...
+
+    def pause_writing(self) -> None: ...
+
+    def resume_writing(self) -> None: ...
 
 
 class Arrival(asyncio.BufferedProtocol, Arriving):
@@ -33,7 +47,7 @@ class Arrival(asyncio.BufferedProtocol, Arriving):
     """
 
     def __init__(
-        self, connection: LimitedProtocol, cycle: RequestResponseCycle, reception: Reception, size: int | None
+        self, connection: Connection, cycle: RequestResponseCycle, reception: Reception, size: int | None
     ) -> None:
         self.received = 0
         self._connection = connection
@@ -131,7 +145,7 @@ class Arrival(asyncio.BufferedProtocol, Arriving):
         """Let the parser go on behind what was read here."""
         if self._cycle.disconnected:
             return
-        self._connect(self._connection)
+        self._connect(cast(asyncio.Protocol, self._connection))
         self._connection.go_on_behind(self._missing)
 
     # asyncio.BufferedProtocol

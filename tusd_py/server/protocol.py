@@ -16,16 +16,27 @@ from __future__ import annotations
 
 import asyncio
 import re
+from functools import partial
 from typing import ClassVar
 
 import httptools
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 from uvicorn.protocols.utils import is_ssl
 
-from tusd_py.errors import BadRequest, HeadTimedOut, HeadTooLarge, MethodNotAllowed, TargetTooLong, UploadError
+from tusd_py.errors import (
+    BadRequest,
+    HeadTimedOut,
+    HeadTooLarge,
+    MethodNotAllowed,
+    TargetTooLong,
+    TooManyConnections,
+    UploadError,
+)
 from tusd_py.server.arrival import Arrival
+from tusd_py.server.crowd import Crowd
+from tusd_py.server.interim import send_interim_too
 from tusd_py.web.app import METHODS
-from tusd_py.web.reception import RECEPTION, Reception
+from tusd_py.web.reception import INTERIM, RECEPTION, Reception
 
 # Bytes of a head as they come. The application refuses fields that hold as much: this is for heads that do not end.
 MAX_HEAD = 64 * 1024
@@ -41,9 +52,17 @@ _REQUEST_LINE = re.compile(rb"[\r\n]*[!#$%&'*+\-.^_`|~0-9A-Za-z]+ [^ ]+ HTTP/1\.
 
 
 class LimitedProtocol(HttpToolsProtocol):
-    """One connection. ``head_timeout`` is in seconds, ``None`` for no limit; a subclass sets it."""
+    """One connection. A subclass says what bounds it.
+
+    ``head_timeout`` is how many seconds a client may take for a head, ``None`` for no limit; ``crowd`` counts all
+    connections of a server.
+    """
 
     head_timeout: ClassVar[float | None] = None
+    crowd: ClassVar[Crowd] = Crowd()
+
+    # Whether it is one too many, and answered nothing else than that.
+    _is_unwelcome = False
 
     # Before the first head the parser may find fault already.
     url: bytes = b""
@@ -73,11 +92,14 @@ class LimitedProtocol(HttpToolsProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Wait for the first head."""
         super().connection_made(transport)
+        self._is_unwelcome = not self.crowd.enter(transport)
+        self.crowd.rest(transport)
         self._await_head()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Wait for nothing any more, and tell every request; uvicorn tells the last one alone."""
         self._stop_waiting()
+        self.crowd.leave(self.transport)
         for cycle in self._unanswered:
             if not cycle.response_complete:
                 cycle.disconnected = True
@@ -153,6 +175,7 @@ class LimitedProtocol(HttpToolsProtocol):
             return
         super().on_message_begin()
         self._unset_keepalive_if_required()
+        self.crowd.wake(self.transport)
         self._reception = Reception()
         self._length = None
         self._is_chunked = False
@@ -209,6 +232,9 @@ class LimitedProtocol(HttpToolsProtocol):
         self._is_in_body = True
         self._overhead = 0
         self._expect_body()
+        self._offer_interim()
+        if self._is_unwelcome:
+            self._reception.error = TooManyConnections()
         self._stop_waiting()
         self._unset_keepalive_if_required()
         self._unanswered = (*(cycle for cycle in self._unanswered if not cycle.response_complete), self.cycle)
@@ -218,6 +244,17 @@ class LimitedProtocol(HttpToolsProtocol):
         size = int(self._length) if self._length and not self._is_chunked else None
         if size or (self._is_chunked and self._length is None):
             self._reception.arriving = Arrival(self, self.cycle, self._reception, size)
+
+    def _offer_interim(self) -> None:
+        if self.parser.get_http_version() != "1.0":
+            self.scope["extensions"][INTERIM] = {}
+            self.cycle.send = partial(send_interim_too, self.cycle)  # type: ignore[method-assign]
+
+    def on_response_complete(self) -> None:
+        """End an answer."""
+        super().on_response_complete()
+        if self.cycle.response_complete:
+            self.crowd.rest(self.transport)
 
     def on_body(self, body: bytes) -> None:
         """Take content, which is the application's to limit."""
