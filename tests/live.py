@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
+import ssl
 import threading
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
 import uvicorn
@@ -33,8 +35,11 @@ class Answer:
 class Connection:
     """A connection to the server that sends exactly the bytes it is given."""
 
-    def __init__(self, port: int) -> None:
-        self._socket = socket.create_connection(("127.0.0.1", port), timeout=20)
+    def __init__(self, reached: int | socket.socket) -> None:
+        """Connect to a port of this machine, or speak over a socket that is connected already."""
+        if isinstance(reached, int):
+            reached = socket.create_connection(("127.0.0.1", reached), timeout=20)
+        self._socket = reached
         self._read = b""
 
     def __enter__(self) -> Connection:
@@ -117,12 +122,26 @@ class Connection:
 
 @dataclass(frozen=True)
 class Server:
-    """Where the app is served."""
+    """Where the app is served: on a port, or at the ``path`` of a Unix socket; ``tls`` is what its clients trust."""
 
     port: int
+    tls: ssl.SSLContext | None = None
+    path: Path | None = None
 
     def connect(self) -> Connection:
-        return Connection(self.port)
+        return Connection(self.open())
+
+    def open(self) -> socket.socket:
+        """Return a socket that is connected, and encrypted where the server asks for that."""
+        if self.path is not None:
+            opened = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+            opened.settimeout(20)
+            opened.connect(str(self.path))
+            return opened
+        opened = socket.create_connection(("127.0.0.1", self.port), timeout=20)
+        # What is sent in two pieces shall come in two.
+        opened.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        return opened if self.tls is None else self.tls.wrap_socket(opened, server_hostname="127.0.0.1")
 
     def ask(self, method: str, path: str, fields: str = "", body: bytes | None = None) -> Answer:
         """Send one request with exactly these fields (lines ending in CRLF) and return the answer.
