@@ -26,7 +26,7 @@ from tusd_py.errors import (
     UploadTooLarge,
 )
 from tusd_py.protocol.digests import Verification
-from tusd_py.storage.base import Appender
+from tusd_py.storage.base import Appender, Buffer
 
 SMALLEST_SLAB = 64 * 1024
 
@@ -215,10 +215,29 @@ class Intake:
         self._interruption = error
         self._set_deadline(0)
 
-    async def put(self, chunk: bytes | bytearray) -> None:
+    async def put(self, chunk: Buffer) -> None:
         """Take ``chunk`` in, and wait while both slabs are full."""
+        self.hold(chunk)
+        await self.put_held()
+
+    def hold(self, chunk: Buffer) -> None:
+        """Take ``chunk`` over without waiting; ``put_held`` is to follow, before anything else comes.
+
+        Where the body ends before that, the chunk has been received all the same.
+        """
         self._rest = memoryview(chunk)
-        await self._put_rest()
+
+    async def put_held(self) -> None:
+        """Take in what ``hold`` was given, and wait while both slabs are full."""
+        while self._rest:
+            buffer = self.buffer(len(self._rest))
+            size = min(len(self._rest), len(buffer))
+            buffer[:size] = self._rest[:size]
+            self._rest = self._rest[size:]
+            if self.filled(size):
+                await self.turn()
+        # Not even an empty part of the chunk: it would hold the whole of it while the client is silent.
+        self._rest = _NOTHING
 
     def buffer(self, expected: int = 0) -> memoryview:
         """Return memory for the next bytes, at least one; ``expected`` tells how many are known to come."""
@@ -299,17 +318,6 @@ class Intake:
         # From here on the last slab is written by whoever waits for the write before it, and by nobody else.
         self._stop_timer()
 
-    async def _put_rest(self) -> None:
-        while self._rest:
-            buffer = self.buffer(len(self._rest))
-            size = min(len(self._rest), len(buffer))
-            buffer[:size] = self._rest[:size]
-            self._rest = self._rest[size:]
-            if self.filled(size):
-                await self.turn()
-        # Not even an empty part of the chunk: it would hold the whole of it while the client is silent.
-        self._rest = _NOTHING
-
     def _set_deadline(self, seconds: float | None) -> None:
         """Cancel the feeding after so many seconds, ``None`` for never."""
         if self._deadline is not None and not self._deadline.expired():
@@ -340,7 +348,7 @@ class Intake:
             await self._appender.discard()
             return
         # The wait for the disk may have been broken off in the middle of a chunk.
-        await self._put_rest()
+        await self.put_held()
         await self._written()
         self._inspect(self._pending())
         await self._commit(self._pending())

@@ -15,10 +15,14 @@ from typing import Protocol, cast
 
 from uvicorn.protocols.http.flow_control import FlowControl
 from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
+from uvicorn.protocols.utils import is_ssl
 
 from tusd_py.errors import ConnectionLost, UploadError
 from tusd_py.intake import Intake
 from tusd_py.web.reception import Arriving, Reception
+
+# What a TLS library may hold beside what it has not looked at yet: one record. Source: RFC 8446, 5.1.
+RECORD = 16 * 1024
 
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 
@@ -57,6 +61,8 @@ class Arrival(asyncio.BufferedProtocol, Arriving):
         self._missing = size or 0
         self._changed = asyncio.Event()
         self._error: UploadError | None = None
+        self._is_encrypted = is_ssl(cycle.transport)
+        self._aside: memoryview | None = None
         self._intake: Intake
 
     async def feed(self, intake: Intake) -> None:
@@ -117,15 +123,25 @@ class Arrival(asyncio.BufferedProtocol, Arriving):
             while self._missing and not self._cycle.disconnected:
                 await self._changed.wait()
                 self._changed.clear()
-                if self._error is not None:
-                    raise self._error
+                self._check()
                 if self._flow.read_paused:
                     # Both slabs are full: the disk sets the pace.
-                    await intake.turn()
+                    await (intake.turn() if self._aside is None else self._put_aside(intake))
                     self._flow.resume_reading()
+            self._check()
+            if self._aside is not None:
+                await self._put_aside(intake)
         finally:
             if self._missing:
                 self._leave()
+
+    def _check(self) -> None:
+        if self._error is not None:
+            raise self._error
+
+    async def _put_aside(self, intake: Intake) -> None:
+        self._aside = None
+        await intake.put_held()
 
     @property
     def _is_through(self) -> bool:
@@ -152,24 +168,41 @@ class Arrival(asyncio.BufferedProtocol, Arriving):
 
     def get_buffer(self, sizehint: int) -> memoryview:
         # Never more than the rest of the body: what follows it is the next request.
-        return self._intake.buffer()[: self._missing]
+        self._aside = None
+        if not self._is_encrypted:
+            return self._intake.buffer()[: self._missing]
+        # Whatever is decrypted when the client closes has to find its place at once, or it is lost.
+        needed = min(sizehint + RECORD, self._missing)
+        buffer = self._intake.buffer(needed)[: self._missing]
+        if len(buffer) < needed:
+            buffer = self._aside = memoryview(bytearray(needed))
+        return buffer
 
     def buffer_updated(self, nbytes: int) -> None:
         self._missing -= nbytes
         self.received += nbytes
         try:
-            is_full = self._intake.filled(nbytes)
+            has_place = self._count_in(nbytes)
         except UploadError as error:
             self._error = error
-            self._flow.pause_reading()
-            self._changed.set()
-            return
+            has_place = False
         if not self._missing:
             self._leave()
             self._changed.set()
-        elif is_full and not self._intake.try_turn():
-            self._flow.pause_reading()
-            self._changed.set()
+        elif not has_place:
+            self._pause()
+
+    def _count_in(self, size: int) -> bool:
+        """Count in what was read, and tell whether there is a place for more just now."""
+        if self._aside is not None:
+            self._intake.hold(self._aside[:size])
+            return False
+        return not self._intake.filled(size) or self._intake.try_turn()
+
+    def _pause(self) -> None:
+        """Read no more until ``_read`` has looked at what there is."""
+        self._flow.pause_reading()
+        self._changed.set()
 
     def eof_received(self) -> bool | None:
         return self._connection.eof_received()
