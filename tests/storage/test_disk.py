@@ -26,7 +26,7 @@ from tusd_py.errors import (
     UploadError,
     UploadNotFound,
 )
-from tusd_py.storage import disk as disk_module
+from tusd_py.storage import completion
 from tusd_py.storage.base import Store
 from tusd_py.storage.disk import DiskStore
 from tusd_py.storage.faults import translated
@@ -143,7 +143,7 @@ def test_a_finish_that_was_cut_short_behind_the_rename_is_ended_before_it_is_tol
     async def scene() -> None:
         store = DiskStore(tmp_path)
         upload = await stored(store, await store.create(new()), b"0123456789")
-        monkeypatch.setattr(disk_module, "sync_folder", sync)
+        monkeypatch.setattr(completion, "sync_folder", sync)
         with pytest.raises(StorageFailed):
             await store.finish(replace(upload, completed_at=NOW))
         assert (tmp_path / f"{ID}.mp4").exists()
