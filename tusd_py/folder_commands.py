@@ -47,7 +47,8 @@ VERIFY_SETTINGS = ("upload_dir", "partial_upload_expiry_seconds", "allowed_uploa
 
 LIST_SETTINGS = ("upload_dir", "partial_upload_expiry_seconds")
 
-TERMINATE_SETTINGS = ("upload_dir", "fsync", "lock_timeout_seconds")
+# Finals that wait for a partial are looked after at once, as a sweep would do it.
+TERMINATE_SETTINGS = (*SWEEP_SETTINGS, "lock_timeout_seconds")
 
 
 class SweepCommand(SettingsCommand):
@@ -141,7 +142,8 @@ def show(*, id: str, as_json: bool, **flags: object) -> None:
 def terminate(*, id: str, **flags: object) -> None:
     """Remove the upload ID, finished or not.
 
-    A request that is writing to it is ended first, also in a server that runs.
+    A request that is writing to it is ended first, also in a server that runs. Uploads that wait for it as for one of
+    their parts are removed too. Give it the settings of the server.
     """
     settings = settings_of(flags)
     _check_is_upload_folder(settings)
