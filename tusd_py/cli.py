@@ -6,6 +6,7 @@ What takes time to import is imported when a command needs it, so that ``tusd-py
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import sys
 from collections.abc import Callable, Iterable, Mapping
@@ -81,7 +82,7 @@ def worker(descriptor: int) -> None:
     from tusd_py.server.workers import read_order, work
     from tusd_py.settings import Settings
 
-    settings = Settings.model_validate_json(read_order())
+    settings = Settings.model_validate(json.loads(read_order()))
     configure_logs(settings.log_level, settings.log_format)
     try:
         work(TusApp(settings), _plan(settings), descriptor)
@@ -179,7 +180,8 @@ def _serve(
         count=settings.workers,
         # -P: a module that lies in the current folder is not to be run in the place of one of ours.
         command=(sys.executable, "-P", "-m", "tusd_py", "worker"),
-        order=lambda: renew().model_dump_json(),
+        # In ASCII: the name of a folder is bytes, which need not be those of any text.
+        order=lambda: json.dumps(renew().model_dump(), default=str),
         shutdown_timeout=settings.shutdown_timeout_seconds,
         restarts=restarts,
     )

@@ -6,8 +6,8 @@ import stat
 from dataclasses import dataclass, field
 
 from tusd_py.inspection import plain
+from tusd_py.storage.layout import ASIDE
 
-ASIDE = "aside"
 WORKERS = ".workers"
 OUR_FOLDERS = frozenset({"partial", "records", WORKERS, ASIDE})
 

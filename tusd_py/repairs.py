@@ -12,13 +12,12 @@ from collections.abc import Callable, Iterable
 from contextlib import closing
 from dataclasses import replace
 from datetime import UTC, datetime
-from pathlib import Path
 
 from tusd_py.errors import UploadError
-from tusd_py.findings import ASIDE, UNFINISHED_KINDS, WRITABLE_BY_OTHERS, Finding
+from tusd_py.findings import UNFINISHED_KINDS, WRITABLE_BY_OTHERS, Finding
 from tusd_py.storage.data import Surroundings, UnfinishedData
 from tusd_py.storage.floor import read_boot_id
-from tusd_py.storage.layout import FOLDER_MODE, Layout, sync_folder
+from tusd_py.storage.layout import Layout, set_aside, sync_folder
 from tusd_py.storage.record import Record, write_record
 
 
@@ -120,13 +119,7 @@ class Repairs:
         sync_folder(self._layout.records)
 
     def _move_aside(self, name: str) -> None:
-        Path(self._path(ASIDE)).mkdir(mode=FOLDER_MODE, exist_ok=True)
-        if Path(self._path(ASIDE)).is_symlink():
-            raise NotADirectoryError("what is set aside would leave the folder")
-        target = f"{ASIDE}/{name.replace('/', '-')}"
-        if os.path.lexists(self._path(target)):
-            target += f".{os.urandom(8).hex()}"
-        os.rename(self._path(name), self._path(target))
+        set_aside(name, self._layout)
 
     def _path(self, name: str) -> str:
         return f"{self._layout.folder}/{name}"

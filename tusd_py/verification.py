@@ -21,7 +21,7 @@ from pathlib import Path
 
 from tusd_py.errors import ContentRefused, UploadError, UploadNotFound
 from tusd_py.expiration import LEFTOVER_AGE
-from tusd_py.findings import ASIDE, KINDS, OUR_FOLDERS, UNFINISHED_KINDS, WORKERS, WRITABLE_BY_OTHERS, Finding, Report
+from tusd_py.findings import KINDS, OUR_FOLDERS, UNFINISHED_KINDS, WORKERS, WRITABLE_BY_OTHERS, Finding, Report
 from tusd_py.lifecycle import Lifecycle
 from tusd_py.locks import flock
 from tusd_py.locks.channel import SOCKET_NAME
@@ -30,7 +30,7 @@ from tusd_py.protocol.rules import Limits
 from tusd_py.repairs import Repairs
 from tusd_py.storage.disk import DiskStore
 from tusd_py.storage.floor import read_boot_id, read_bounds
-from tusd_py.storage.layout import TEMPORARY_NAME, Layout, is_ours, stat_regular
+from tusd_py.storage.layout import ASIDE, TEMPORARY_NAME, Layout, is_ours, stat_regular
 from tusd_py.storage.record import EXTENSION_GRAMMAR, Record, read_record
 from tusd_py.upload import is_id
 

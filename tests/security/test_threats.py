@@ -165,7 +165,9 @@ def test_lines_without_a_carriage_return_are_refused(smuggled: Mapping[str, Smug
     assert connection.is_ended_by_server()
 
 
-@pytest.mark.parametrize("number", ["-1", "+5", "1_000", "5.0", "0x5", "1e3", "\xb2", "5 5", "", "9" * 19, "9" * 5000])
+@pytest.mark.parametrize(
+    "number", ["-1", "+5", "1_000", "5.0", "0x5", "1e3", "\xb2", "5 5", "", "9" * 19, "9" * 5000, "0" * 18 + "5"]
+)
 @pytest.mark.parametrize("field", ["Upload-Length", "Upload-Offset"])
 def test_a_number_is_ascii_digits_and_not_many(server: Server, field: str, number: str) -> None:
     path = server.create()
@@ -175,6 +177,16 @@ def test_a_number_is_ascii_digits_and_not_many(server: Server, field: str, numbe
         answer = server.ask("PATCH", path, f"{APPEND}Upload-Offset: {number}\r\n", b"")
     assert answer.status == 400
     assert server.offset(path) == 0
+
+
+def test_zeros_before_a_number_count_as_digits_and_for_nothing_else(server: Server) -> None:
+    """RFC 9110, 8.6, allows them, and no two parsers agree on very many of them."""
+    path = server.create(length=10)
+    answer = server.ask("PATCH", path, f"{APPEND}Upload-Offset: 000\r\nContent-Length: 010\r\n\r\n0123456789")
+    assert (answer.status, answer.fields["upload-offset"]) == (204, "10")
+    length = "0" * 17 + "10"
+    answer = server.ask("POST", "/files/", f"{APPEND}Upload-Length: 10\r\nContent-Length: {length}\r\n\r\n0123456789")
+    assert (answer.status, answer.fields["connection"]) == (400, "close")
 
 
 @pytest.mark.parametrize(

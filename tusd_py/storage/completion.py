@@ -5,15 +5,18 @@ Every step may be repeated: what a crash cut short is ended by whoever touches t
 
 from __future__ import annotations
 
+import logging
 import os
 from contextlib import closing, suppress
 from datetime import UTC, datetime
 
 from tusd_py.errors import OffsetMismatch, UploadNotFound
 from tusd_py.storage.data import Surroundings, UnfinishedData
-from tusd_py.storage.layout import Layout, remove, stat_regular, sync_folder
+from tusd_py.storage.layout import ASIDE, Layout, remove, set_aside, stat_regular, sync_folder
 from tusd_py.storage.record import Record, read_record, write_record
 from tusd_py.upload import Upload
+
+logger = logging.getLogger("tusd_py")
 
 
 def find_complete(id: str, layout: Layout) -> Upload | None:
@@ -43,10 +46,12 @@ def finish(upload: Upload, surroundings: Surroundings) -> Upload:
             raise OffsetMismatch(expected=data.end, provided=upload.offset)
         data.begin(data.end, verified=True)  # a tail that never counted must not come to count now
         data.sync()
-    # A rename would overwrite it. Ids are not repeated, so whatever has this name is not ours.
     final = layout.complete_data(id, upload.extension)
     if os.path.lexists(final):
-        raise FileExistsError("something else has the name of this upload's data")
+        # A rename would overwrite it. Ids are not repeated, so whatever has this name is not ours; the name is.
+        name = os.path.basename(final)
+        set_aside(name, layout)
+        logger.warning("%s was in the way of the upload of this name; it lies in %s/ now", name, ASIDE)
     write_record(record, layout.complete_record(id), temporary=layout.temporary(id), durable=durable)
     if durable:
         sync_folder(layout.records)
