@@ -31,6 +31,7 @@ EXAMPLES: tuple[UploadError, ...] = (
     errors.RangeNotSatisfiable(length=10),
     errors.MisdirectedRequest(),
     errors.UploadLocked(),
+    errors.FieldTooLarge(maximum=16384),
     errors.HeadTooLarge(maximum=65536),
     errors.ChecksumMismatch(),
     errors.ServerStopping(),

@@ -31,8 +31,12 @@ ROWS: tuple[tuple[str, ...], ...] = (
     ("settings",),
     ("build",),
     ("inspection",),
+    ("findings",),
+    ("repairs",),
     ("verification",),
     ("__init__",),
+    ("flags",),
+    ("folder_commands",),
     ("cli",),
     ("__main__",),
 )
@@ -53,7 +57,7 @@ NEVER = (
 LIBRARIES: dict[str, tuple[str, ...]] = {
     "aiofiles": ("storage",),
     "blake3": ("protocol.digests",),
-    "click": ("cli",),
+    "click": ("cli", "flags", "folder_commands"),
     "google_crc32c": ("protocol.digests",),
     "httptools": ("server",),
     "puremagic": ("media",),

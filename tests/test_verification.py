@@ -20,6 +20,7 @@ from tests.live import Server
 from tests.server_process import PATIENCE, ServerProcess, program, surroundings
 from tests.storage.uploads import files
 from tusd_py.build import assemble
+from tusd_py.findings import KINDS, Report
 from tusd_py.protocol.fields import parse_metadata
 from tusd_py.protocol.rules import Limits
 from tusd_py.settings import Settings
@@ -28,7 +29,7 @@ from tusd_py.storage.disk import DiskStore
 from tusd_py.storage.floor import PAGE, read_boot_id
 from tusd_py.storage.layout import Layout
 from tusd_py.upload import Upload
-from tusd_py.verification import KINDS, Report, Verifier
+from tusd_py.verification import Verifier
 
 ID = "an-unfinished-upload-1"
 FINISHED = "a-finished-upload-0001"

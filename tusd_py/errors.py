@@ -22,6 +22,7 @@
     ├── RangeNotSatisfiable       416  a download of bytes behind the end
     ├── MisdirectedRequest        421  for a host that this server does not answer for
     ├── UploadLocked              423
+    ├── FieldTooLarge             431
     ├── HeadTooLarge              431
     ├── ChecksumMismatch          460
     ├── ServerStopping            503
@@ -292,6 +293,17 @@ class UploadLocked(UploadError):
 
     def __init__(self) -> None:
         super().__init__("another request is using this upload; try again in a moment")
+
+
+class FieldTooLarge(UploadError):
+    """The line of a header field holds more than ``maximum`` bytes."""
+
+    status = 431
+    code = "ERR_FIELD_TOO_LARGE"
+
+    def __init__(self, *, maximum: int) -> None:
+        self.maximum = maximum
+        super().__init__(f"a header field is larger than {maximum} bytes; send less in it")
 
 
 class HeadTooLarge(UploadError):

@@ -190,8 +190,8 @@ class Settings(BaseSettings):
     disable_concatenation: bool = _knob(False, "Take no uploads in several parts that are joined at the end.")
     remove_partials_after_use: bool = _knob(
         False,
-        "Remove the parts as soon as an upload was made of them, instead of letting them expire; other uploads that "
-        "wait for one of them go with it.",
+        "Remove the parts as soon as an upload was made of them, instead of letting them expire. Those that "
+        "another upload waits for stay until that one is made too.",
     )
     base_path: BasePath = _knob("/files/", "The path of the endpoint.")
     public_url: PublicUrl = _knob(

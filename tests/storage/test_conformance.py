@@ -566,6 +566,17 @@ def test_a_complete_partial_stays_among_the_unfinished_uploads(play: Play) -> No
     play(scene)
 
 
+def test_a_final_notes_itself_in_a_partial_that_is_complete(play: Play) -> None:
+    async def scene(store: Store) -> None:
+        complete = await partial(store, ID, b"0123456789")
+        noted = replace(complete, awaited_by=("the-final-that-waits",))
+        await store.save(noted)
+        assert await store.get(ID) == noted
+        assert await content(store, noted) == b"0123456789"
+
+    play(scene)
+
+
 def test_finishing_a_partial_twice_is_harmless(play: Play) -> None:
     async def scene(store: Store) -> None:
         complete = await partial(store, ID, b"0123456789")

@@ -16,7 +16,7 @@ from tests.storage.power import Ended, Power
 from tests.storage.uploads import ID, NOW, content, new, stored
 from tusd_py.errors import UploadNotFound
 from tusd_py.storage import appender as appender_module
-from tusd_py.storage import disk as disk_module
+from tusd_py.storage import concatenation
 from tusd_py.storage.base import Store
 from tusd_py.storage.disk import DiskStore, Fsync
 from tusd_py.upload import Upload
@@ -245,8 +245,8 @@ def test_a_final_has_all_of_its_bytes_or_none_at_any_call(
     level: Fsync, keep_bounds: bool | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """``keep_bounds`` is ``None`` where the process ends alone and the power stays."""
-    monkeypatch.setattr(disk_module, "CHECKPOINT_SIZE", 15)
-    monkeypatch.setattr(disk_module, "PIECE_SIZE", 20)
+    monkeypatch.setattr(concatenation, "CHECKPOINT_SIZE", 15)
+    monkeypatch.setattr(concatenation, "PIECE_SIZE", 20)
     boot = "first boot" if keep_bounds is None else "second boot"
     for uploads, power, witness in ended_everywhere(tmp_path, concatenate, level):
         if keep_bounds is not None:

@@ -31,6 +31,9 @@ logger = logging.getLogger(__name__)
 SHORTEST_PAUSE = 0.01
 LONGEST_PAUSE = 0.1
 
+# Event loops count in milliseconds: a timer may fire by as much before its moment, and that is no reason to try twice.
+CLOCK_STEP = 0.001
+
 
 class _Claim:
     """The one request of this process that has an upload's lock, or tries to get it from another process.
@@ -207,7 +210,7 @@ class FileLocks(Locks):
             if descriptor is not None:
                 return descriptor
             now = loop.time()
-            if now >= deadline:
+            if deadline - now < CLOCK_STEP:
                 raise UploadLocked
             with suppress(TimeoutError):
                 async with asyncio.timeout_at(min(now + pause, deadline)):

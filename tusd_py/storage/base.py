@@ -100,7 +100,7 @@ class Store(ABC):
 
     @abstractmethod
     async def save(self, upload: Upload) -> None:
-        """Replace the record of an unfinished upload, whole: a crash leaves the old one or the new one.
+        """Replace the record of an unfinished upload or a partial, whole: a crash leaves the old one or the new one.
 
         The measured attributes are not part of the record.
         """
