@@ -206,7 +206,7 @@ class Intake:
         self._interruption = error
         self._set_deadline(0)
 
-    async def put(self, chunk: bytes) -> None:
+    async def put(self, chunk: bytes | memoryview) -> None:
         """Take ``chunk`` in, and wait while both slabs are full."""
         self._rest = memoryview(chunk)
         await self._put_rest()
