@@ -147,8 +147,10 @@ def _cors(settings: Settings) -> Cors | None:
 def _form(settings: Settings) -> FormRules | None:
     if settings.form_path is None:
         return None
+    public = urlsplit(settings.public_url or "")
     return FormRules(
         path=settings.form_path,
+        origins=(*settings.cors_allow_origins, f"{public.scheme}://{public.netloc}".lower()),
         max_files=settings.form_max_files,
         max_size=settings.max_file_size,
         patience=settings.body_idle_timeout_seconds,

@@ -366,6 +366,45 @@ def test_pages_of_other_origins_may_send_forms_and_read_what_became_of_them(serv
     assert "Location" in answer.fields["access-control-expose-headers"]
 
 
+@pytest.mark.parametrize(
+    ("allowed", "origin", "status"),
+    [
+        ("*", "https://evil.example", 200),
+        ("*", "null", 200),
+        ("https://app.example", "https://app.example", 200),
+        ("https://app.example", "https://evil.example", 403),
+        ("https://app.example", "https://app.example.evil.example", 403),
+        ("https://app.example", "null", 403),
+        ("none", "https://evil.example", 403),
+        ("none", "null", 403),
+        ("none", "://", 403),
+        # Pages of our own, also behind a proxy that tells no scheme, and programs, which have no origin.
+        ("none", "http://127.0.0.1:{port}", 200),
+        ("none", "https://127.0.0.1:{port}", 200),
+        ("none", "http://127.0.0.1:1", 403),
+        ("none", "https://pub.example", 200),
+        ("none", None, 200),
+    ],
+)
+def test_pages_of_other_origins_send_forms_only_where_they_may(
+    folder: Path, allowed: str, origin: str | None, status: int
+) -> None:
+    """Browsers send forms of any page without asking beforehand, and CORS would only keep the answer from it."""
+    app = TusApp(
+        upload_dir=folder,
+        allowed_upload_extensions="*",
+        cors_allow_origins=allowed,
+        public_url="https://pub.example/media",
+    )
+    with serving(app) as server:
+        fields = "" if origin is None else f"Origin: {origin.format(port=server.port)}\r\n"
+        answer = post(server, form(file_part(b"x")), content_type() + fields)
+    assert answer.status == status
+    assert bool(files_in(folder)) == (status == 200)
+    if status == 403:
+        assert "the operator can add the origin to cors_allow_origins" in detail(answer)
+
+
 def test_a_request_is_known_by_its_id(server: Server) -> None:
     answer = post(server, form(file_part(b"x")), content_type() + "X-Request-ID: mine\r\n")
     assert answer.fields["x-request-id"] == "mine"
