@@ -13,6 +13,7 @@ EXAMPLES: tuple[UploadError, ...] = (
     errors.BadRequest("ERR_INVALID_OFFSET", "Upload-Offset is missing; send it"),
     errors.ExtensionRefused(extension=".exe", allowed=(".mp3", ".wav")),
     errors.FinalUpload(),
+    errors.OriginRefused(),
     errors.UploadNotFound(),
     errors.MethodNotAllowed(allowed=("POST", "OPTIONS")),
     errors.HeadTimedOut(seconds=20.0),

@@ -64,6 +64,7 @@ LIBRARIES: dict[str, tuple[str, ...]] = {
     "pydantic": ("settings", "storage.record"),
     "pydantic_core": ("settings",),
     "pydantic_settings": ("settings", "sources"),
+    "python_multipart": ("web.form_parser",),
     "starlette": ("web",),
     "uvicorn": ("server",),
     "uvloop": ("server",),

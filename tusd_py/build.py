@@ -22,6 +22,7 @@ from tusd_py.settings import Knobs, Settings
 from tusd_py.storage.base import Store
 from tusd_py.storage.disk import DiskStore
 from tusd_py.web.app import Application, Cors
+from tusd_py.web.form import FormRules
 from tusd_py.web.forwarding import Proxies
 
 
@@ -75,6 +76,7 @@ class TusApp(Application):
             proxies=Proxies(settings.trusted_proxies),
             hosts=_hosts(settings),
             cors=_cors(settings),
+            form=_form(settings),
             health_path=settings.health_path,
             ready_path=settings.ready_path,
         )
@@ -140,6 +142,19 @@ def _cors(settings: Settings) -> Cors | None:
         allow_headers=settings.cors_allow_headers,
         expose_headers=settings.cors_expose_headers,
         max_age=int(settings.cors_max_age_seconds),
+    )
+
+
+def _form(settings: Settings) -> FormRules | None:
+    if settings.form_path is None:
+        return None
+    public = urlsplit(settings.public_url or "")
+    return FormRules(
+        path=settings.form_path,
+        origins=(*settings.cors_allow_origins, f"{public.scheme}://{public.netloc}".lower()),
+        max_files=settings.form_max_files,
+        max_size=settings.max_file_size,
+        patience=settings.body_idle_timeout_seconds,
     )
 
 

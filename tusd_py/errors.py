@@ -4,6 +4,7 @@
     ├── BadRequest                400  a field is missing or malformed
     │   └── ExtensionRefused      400  the name's extension is not among the allowed ones
     ├── FinalUpload               403  bytes for an upload that is written by concatenation alone
+    ├── OriginRefused             403  a form of a page that may not upload here
     ├── UploadNotFound            404
     ├── MethodNotAllowed          405
     ├── HeadTimedOut              408
@@ -91,6 +92,18 @@ class FinalUpload(UploadError):
 
     def __init__(self) -> None:
         super().__init__("a final upload takes no bytes, it is made of its partials; send bytes to those")
+
+
+class OriginRefused(UploadError):
+    """A page of an origin that is not allowed sends a form, for which browsers ask nobody beforehand."""
+
+    status = 403
+    code = "ERR_ORIGIN_NOT_ALLOWED"
+
+    def __init__(self) -> None:
+        super().__init__(
+            "pages of this origin may not upload here; the operator can add the origin to cors_allow_origins"
+        )
 
 
 class UploadNotFound(UploadError):

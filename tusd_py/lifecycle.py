@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import logging
 import secrets
-from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager, nullcontext, suppress
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext, suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import partial
 
+from tusd_py.cancellation import outlast
 from tusd_py.concatenation import Concatenation
 from tusd_py.errors import (
     BodyTimedOut,
@@ -39,7 +40,7 @@ from tusd_py.protocol.digests import Checksum, Digest, Verification
 from tusd_py.protocol.messages import Append, Create
 from tusd_py.protocol.rules import Limits
 from tusd_py.storage.base import Appender, Buffer, Store
-from tusd_py.upload import Upload
+from tusd_py.upload import Metadata, Upload
 
 logger = logging.getLogger("tusd_py")
 
@@ -129,28 +130,7 @@ class Lifecycle:
             StorageFull: there is no room for an upload of this length (507).
             ServerStopping: nothing new is begun any more (503).
         """
-        if self._is_stopping:
-            raise ServerStopping
-        rules.check_create(create, self._limits)
-        # The name and content of a partial say nothing; those of the final do.
-        extension = "" if create.is_partial else self._media.check_name(create.metadata)
-        verification = self._verification(create.checksum)
-        if verification is not None and not create.has_body:
-            verification.check()
-        now = self._now()
-        upload = await self._store.create(
-            Upload(
-                id=self._new_id(),
-                created_at=now,
-                written_at=now,
-                length=create.length,
-                metadata=create.metadata,
-                extension=extension,
-                concat=create.concat,
-                is_partial=create.is_partial,
-            )
-        )
-        _log("created", upload, length=upload.length)
+        upload, verification = await self._begin(create)
         if not create.has_body and not upload.is_whole:
             return upload
         async with self._locks.hold(upload.id) as hold:
@@ -163,6 +143,41 @@ class Lifecycle:
                 if left is None:
                     raise
                 return left
+
+    @asynccontextmanager
+    async def provisional(self, create: Create, body: Body) -> AsyncIterator[Upload]:
+        """Hold a new upload with the bytes of ``body``, for as long as the context lasts: ``complete_as`` is its end.
+
+        For requests that count as a whole or not at all, and whose last word on an upload comes behind its bytes.
+        Nobody is told of it before, so that whatever ends the context with an error removes it, complete or not.
+
+        Raises:
+            UploadTooLarge, ExtensionRefused, ContentRefused, BadRequest: see ``create``.
+            UploadInterrupted, BodyTimedOut, ServerStopping, ConnectionLost: the body ended early.
+            StorageFull: there is no room for it (507).
+        """
+        upload, verification = await self._begin(create)
+        async with self._locks.hold(upload.id) as hold:
+            try:
+                yield await self._receive(upload, create, upload.length, body, hold, verification)
+            except BaseException as error:
+                _log("given up", upload, reason=getattr(error, "code", type(error).__name__))
+                await outlast(self._give_up(upload))
+                raise
+
+    async def complete_as(self, upload: Upload, metadata: Metadata) -> Upload:
+        """Complete a provisional upload with the bytes that it has, and with ``metadata``.
+
+        Raises:
+            BadRequest, ExtensionRefused: there is too much metadata, or the name is not accepted (400).
+            ContentRefused: the content is not what the name says (415).
+        """
+        rules.check_metadata(metadata)
+        extension = self._media.check_name(metadata)
+        # Nothing is saved in between: after a crash it must not be whole and completed by somebody else.
+        return await self._completed(
+            replace(upload, length=upload.offset, metadata=metadata, extension=extension), None
+        )
 
     async def concatenate(self, create: Create, members: Sequence[str]) -> Upload:
         """Make a final of the uploads ``members``, in this order; complete if they are, else it waits for them.
@@ -323,6 +338,32 @@ class Lifecycle:
         await self._store.delete(id)
         _log("expired", upload, offset=upload.offset)
         return upload
+
+    async def _begin(self, create: Create) -> tuple[Upload, Verification | None]:
+        """Decide a creation, and return the upload that it makes, without a byte, and what is to verify its body."""
+        if self._is_stopping:
+            raise ServerStopping
+        rules.check_create(create, self._limits)
+        # The name and content of a partial say nothing; those of the final do.
+        extension = "" if create.is_partial else self._media.check_name(create.metadata)
+        verification = self._verification(create.checksum)
+        if verification is not None and not create.has_body:
+            verification.check()
+        now = self._now()
+        upload = await self._store.create(
+            Upload(
+                id=self._new_id(),
+                created_at=now,
+                written_at=now,
+                length=create.length,
+                metadata=create.metadata,
+                extension=extension,
+                concat=create.concat,
+                is_partial=create.is_partial,
+            )
+        )
+        _log("created", upload, length=upload.length)
+        return upload, verification
 
     async def _left_of(self, upload: Upload, error: UploadError) -> Upload | None:
         """Return what is left of a creation that ``error`` ended, ``None`` where it is nothing: then it is removed."""
@@ -515,6 +556,11 @@ class Lifecycle:
     async def _remove_refused(self, upload: Upload, error: UploadError) -> None:
         _log("refused", upload, error=error.code)
         await self._store.delete(upload.id)
+
+    async def _give_up(self, upload: Upload) -> None:
+        # What cannot be removed just now expires, as nobody goes on with it.
+        with suppress(UploadError):
+            await self._store.delete(upload.id)
 
     async def _measured(self, upload: Upload) -> Upload | None:
         """Return the upload as it stands after trouble; ``None`` where it may not be told or cannot be read."""

@@ -65,7 +65,7 @@ BasePath = Annotated[str, BeforeValidator(values.parse_base_path), PATH]
 RootPath = Annotated[str, BeforeValidator(values.parse_root_path), PATH]
 ProxyList = Annotated[tuple[str, ...], BeforeValidator(values.parse_proxies), LIST]
 HostList = Annotated[tuple[str, ...], BeforeValidator(values.parse_hosts), LIST]
-ProbePath = Annotated[str | None, BeforeValidator(values.parse_probe_path), PATH]
+PathBeside = Annotated[str | None, BeforeValidator(values.parse_probe_path), PATH]
 File = Annotated[Path | None, BeforeValidator(values.parse_path), Kind("FILE")]
 OptionalFolder = Annotated[Path | None, BeforeValidator(values.parse_path), Kind("FOLDER")]
 SocketPath = Annotated[Path | None, BeforeValidator(values.parse_socket_path), PATH]
@@ -75,6 +75,9 @@ Host = Annotated[str, Field(min_length=1), Kind("ADDRESS")]
 Port = Annotated[int, Field(ge=0, le=65535), Kind("NUMBER")]
 Count = Annotated[int, Field(ge=1), Kind("NUMBER")]
 CountLimit = Annotated[int | None, BeforeValidator(values.or_none(values.parse_count)), Kind("NUMBER")]
+
+# What is answered beside the uploads, each at a path of its own.
+PATHS_BESIDE = ("form_path", "health_path", "ready_path")
 
 # What keywords may hold for them.
 SizeWords = int | str
@@ -99,6 +102,8 @@ class Knobs(TypedDict, total=False):
     disable_concatenation: bool
     remove_partials_after_use: bool
     base_path: str
+    form_path: str | None
+    form_max_files: int
     public_url: str | None
     root_path: str
     disable_download: bool
@@ -194,6 +199,12 @@ class Settings(BaseSettings):
         "another upload waits for stay until that one is made too.",
     )
     base_path: BasePath = _knob("/files/", "The path of the endpoint.")
+    form_path: PathBeside = _knob(
+        "/upload/stream", "Where plain forms are taken, from clients that know no tus; none: nowhere."
+    )
+    form_max_files: Count = _knob(
+        1, "How many files one form may have; above 1, a form is answered with a list of what became of them."
+    )
     public_url: PublicUrl = _knob(
         None,
         "What stands before the base path in the URLs that clients are given, for proxies that hide scheme, host or "
@@ -254,8 +265,8 @@ class Settings(BaseSettings):
     cors_allow_headers: FieldNames = _knob("", "Header fields that pages may send beyond those of tus.")
     cors_expose_headers: FieldNames = _knob("", "Header fields that pages may read beyond those of tus.")
     cors_max_age_seconds: Duration = _knob("86400", "How long browsers may remember what is allowed.")
-    health_path: ProbePath = _knob("/healthz", "Where the server says that it is alive; none: nowhere.")
-    ready_path: ProbePath = _knob("/readyz", "Where the server says whether it can take uploads; none: nowhere.")
+    health_path: PathBeside = _knob("/healthz", "Where the server says that it is alive; none: nowhere.")
+    ready_path: PathBeside = _knob("/readyz", "Where the server says whether it can take uploads; none: nowhere.")
     log_level: Annotated[LogLevel, BeforeValidator(values.lower)] = _knob("info", "What is logged at least.")
     log_format: Annotated[LogFormat, BeforeValidator(values.lower)] = _knob(
         "text", "How a line of the log is written. text: for people; json: one object, for programs."
@@ -295,14 +306,15 @@ class Settings(BaseSettings):
             raise ValueError("tls_certificate and tls_key belong together; give both or none")
         return key
 
-    @field_validator("health_path", "ready_path")
+    @field_validator(*PATHS_BESIDE)
     @classmethod
-    def _check_probe(cls, path: str | None, info: ValidationInfo) -> str | None:
+    def _check_beside(cls, path: str | None, info: ValidationInfo) -> str | None:
         base_path = info.data.get("base_path", "/files/")
         if path is not None and base_path != "/" and f"{path}/".startswith(base_path):
             raise ValueError(f"{path} lies where uploads are ({base_path}); choose a path beside it")
-        if path is not None and path == info.data.get("health_path"):
-            raise ValueError(f"{path} is health_path already; choose another one")
+        for other in PATHS_BESIDE:
+            if path is not None and path == info.data.get(other):
+                raise ValueError(f"{path} is {other} already; choose another one")
         return path
 
     @field_validator("cors_allow_credentials")

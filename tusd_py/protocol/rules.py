@@ -62,7 +62,7 @@ def check_create(create: Create, limits: Limits) -> None:
         UploadOverrun: the body is known to be longer than the upload (413).
         BadRequest: there is too much metadata (400).
     """
-    _check_metadata(create.metadata)
+    check_metadata(create.metadata)
     _check_length(create.length, limits)
     _check_size(create.size, room(0, create.length, limits), create.length, limits)
 
@@ -87,7 +87,12 @@ def check_members(partials: Sequence[Upload], limits: Limits, now: datetime) -> 
     return None if None in lengths else sum(length or 0 for length in lengths)
 
 
-def _check_metadata(metadata: Metadata) -> None:
+def check_metadata(metadata: Metadata) -> None:
+    """Refuse what is too much to be kept, and told with every HEAD.
+
+    Raises:
+        BadRequest: there is too much metadata (400).
+    """
     if len(metadata.field) > MAX_METADATA or len(metadata.pairs) > MAX_METADATA_KEYS:
         raise BadRequest(
             "ERR_METADATA_TOO_LARGE",

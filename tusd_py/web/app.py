@@ -5,19 +5,22 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator, Collection
+from collections.abc import AsyncIterator, Callable, Collection
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 
 from starlette.middleware.cors import CORSMiddleware
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from tusd_py.errors import UploadError
 from tusd_py.expiration import Sweeper
 from tusd_py.lifecycle import Lifecycle
 from tusd_py.locks.base import Locks
-from tusd_py.protocol.messages import Dialect
+from tusd_py.protocol.messages import Dialect, Reply
 from tusd_py.storage.base import Store
 from tusd_py.web.endpoints import Endpoints
+from tusd_py.web.form import Form, FormRules
+from tusd_py.web.form_answers import build_refused
 from tusd_py.web.forwarding import Forwarding, Proxies
 from tusd_py.web.health import Health
 from tusd_py.web.request_log import RequestLog
@@ -123,6 +126,7 @@ class Application:
         proxies: Proxies = NOBODY,
         hosts: Collection[str] = (),
         cors: Cors | None = EVERY_ORIGIN,
+        form: FormRules | None = None,
         health_path: str | None = "/healthz",
         ready_path: str | None = "/readyz",
     ) -> None:
@@ -141,9 +145,15 @@ class Application:
             relative_location=relative_location,
             downloads=downloads,
         )
-        answering: ASGIApp = endpoints if cors is None else _with_cors(endpoints, cors)
-        # Outside of CORS: preflights for other hosts are refused too.
-        self._uploads: ASGIApp = Forwarding(answering, dialect, proxies=proxies, hosts=hosts)
+
+        def in_front(app: ASGIApp, refused: Callable[[UploadError], Reply]) -> ASGIApp:
+            answering = app if cors is None else _with_cors(app, cors)
+            # Outside of CORS: preflights for other hosts are refused too.
+            return Forwarding(answering, refused, proxies=proxies, hosts=hosts)
+
+        self._uploads = in_front(endpoints, dialect.refused)
+        self._form = None if form is None else Form(lifecycle, form, endpoints.location)
+        self._forms = None if self._form is None else in_front(self._form, build_refused)
         self._health = Health(store, locks, health_path=health_path, ready_path=ready_path)
         self._app: ASGIApp = RequestLog(self._route, level_of=self._level_of, monotonic=time.monotonic)
 
@@ -162,7 +172,9 @@ class Application:
             return
         if self._loop is not asyncio.get_running_loop():
             await self.open()
-        await self._uploads(scope, receive, send)
+        is_form = self._form is not None and self._form.is_asked(path)
+        answering = self._forms if is_form and self._forms is not None else self._uploads
+        await answering(scope, receive, send)
 
     def _level_of(self, scope: Scope) -> int:
         # Somebody asks every few seconds, and nobody reads it.
@@ -178,6 +190,8 @@ class Application:
             await self._locks.open()
             self._lifecycle.start()
             self._health.start()
+            if self._form is not None:
+                self._form.start()
             self._sweeping = loop.create_task(self._sweep())
             self._loop = loop
 
@@ -194,6 +208,8 @@ class Application:
         """End every running body: what was received is kept, and the answer is 503. On the event loop only."""
         self._health.stop()
         self._lifecycle.stop()
+        if self._form is not None:
+            self._form.stop()
 
     @asynccontextmanager
     async def lifespan(self, app: object = None) -> AsyncIterator[None]:

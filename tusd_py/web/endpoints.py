@@ -81,9 +81,16 @@ class Endpoints:
             if exchange.has_started:
                 # An answer that cannot be ended as it began is cut, never ended as if it were whole.
                 raise
-            reply = self._dialect.refused(_explained(error))
+            reply = self._dialect.refused(explained(error))
         if reply is not None:
             await exchange.answer(reply)
+
+    def location(self, exchange: Exchange, id: str) -> str:
+        """Return the URL of the upload ``id`` for this client."""
+        path = self._base_path + id
+        if self._public_url is None:
+            return exchange.relative_url(path) if self._relative_location else exchange.url(path)
+        return (urlsplit(self._public_url).path if self._relative_location else self._public_url) + path
 
     async def _respond(self, exchange: Exchange) -> Reply | None:
         exchange.check_head()
@@ -125,7 +132,7 @@ class Endpoints:
             upload = await self._lifecycle.concatenate(create, members)
         else:
             upload = await self._lifecycle.create(create, exchange.body)
-        return self._dialect.created(upload, self._location(exchange, upload.id))
+        return self._dialect.created(upload, self.location(exchange, upload.id))
 
     async def _status(self, exchange: Exchange, id: str) -> Reply:
         upload = await self._lifecycle.status(id)
@@ -172,14 +179,8 @@ class Endpoints:
                     return id
         raise bad_concat("holds something else than the URL of an upload")
 
-    def _location(self, exchange: Exchange, id: str) -> str:
-        path = self._base_path + id
-        if self._public_url is None:
-            return exchange.relative_url(path) if self._relative_location else exchange.url(path)
-        return (urlsplit(self._public_url).path if self._relative_location else self._public_url) + path
 
-
-def _explained(error: Exception) -> UploadError:
+def explained(error: Exception) -> UploadError:
     """Return what the client is told about ``error``, and tell the operator what the client must not know."""
     if not isinstance(error, UploadError):
         incident = secrets.token_hex(4)

@@ -46,21 +46,30 @@ class RequestBody(Body):
             await self._reception.arriving.feed(intake)
             self.is_read = True
             return
-        while not self.is_read:
-            message = await self._receive()
-            # Before we ask whether the client is gone: one that left after it sent nonsense has sent nonsense.
-            self._reception.check()
-            await self._hand_over(self._accepted(message), intake)
-        if self.size is not None and self._received < self.size:
-            # Servers tell a cut as a disconnect; one that ends the body instead is not to be taken for the end.
-            raise ConnectionLost
+        while (chunk := await self.read()) is not None:
+            await intake.put(chunk)
+            del chunk  # it would be kept while the client is silent
 
-    async def _hand_over(self, message: Message, intake: Intake) -> None:
-        chunk: bytes = message.get("body", b"")
+    async def read(self) -> bytes | None:
+        """Return the next chunk, ``None`` at the end.
+
+        Raises:
+            ConnectionLost: the client is gone before the end.
+            BadRequest: there is more than the request says; or what the server says is wrong with it.
+        """
+        if self.is_read:
+            if self.size is not None and self._received < self.size:
+                # Servers tell a cut as a disconnect; one that ends the body instead is not to be taken for the end.
+                raise ConnectionLost
+            return None
+        message = await self._receive()
+        # Before we ask whether the client is gone: one that left after it sent nonsense has sent nonsense.
+        self._reception.check()
+        chunk: bytes = self._accepted(message).get("body", b"")
         self._received += len(chunk)
         if self.size is not None and self._received > self.size:
             raise BadRequest("ERR_INVALID_CONTENT_LENGTH", "the body is longer than its Content-Length says")
-        await intake.put(chunk)
+        return chunk
 
     async def drain(self) -> None:
         """Read and drop what is left, for a short bounded time."""
