@@ -149,7 +149,7 @@ class DiskStore(Store):
         opener = partial(_open_at, start)
         path = self._path_to_read(upload)
         try:
-            async with aiofiles.open(path, "rb", buffering=0, opener=opener, executor=self._threads.pool) as data:
+            async with aiofiles.open(path, "rb", buffering=0, opener=opener, executor=self._threads.executor) as data:
                 while start < stop:
                     chunk = await data.read(min(READ_SIZE, stop - start))
                     if not chunk:
