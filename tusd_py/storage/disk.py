@@ -20,6 +20,7 @@ import stat
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Collection, Iterator, Sequence
 from contextlib import asynccontextmanager, closing, suppress
+from dataclasses import replace
 from datetime import UTC, datetime
 from functools import cached_property, partial
 from itertools import islice
@@ -31,7 +32,8 @@ import aiofiles
 from tusd_py.cancellation import outlast
 from tusd_py.errors import OffsetMismatch, StorageFailed, UploadNotFound
 from tusd_py.storage.appender import CHECKPOINT_SIZE, DiskAppender
-from tusd_py.storage.base import Appender, Store
+from tusd_py.storage.at_once import keep_at_once
+from tusd_py.storage.base import Appender, Buffer, Store
 from tusd_py.storage.data import Surroundings, UnfinishedData
 from tusd_py.storage.faults import translated
 from tusd_py.storage.floor import Bounds, create_bounds, read_boot_id, read_bounds
@@ -102,6 +104,12 @@ class DiskStore(Store):
 
     async def create(self, upload: Upload) -> Upload:
         return await self._threads.run(self._create, upload)
+
+    async def create_complete(self, upload: Upload, data: Buffer) -> Upload:
+        if upload.is_partial:
+            # It stays among the unfinished, in need of all that these have.
+            return await super().create_complete(upload, data)
+        return await self._threads.run(self._create_complete, upload, data)
 
     async def get(self, id: str) -> Upload:
         return await self._threads.run(self._get, id)
@@ -247,6 +255,13 @@ class DiskStore(Store):
                 self._remove_unfinished(id)
             raise
         return record.upload(offset=0, written_at=written_at)
+
+    def _create_complete(self, upload: Upload, data: Buffer) -> Upload:
+        self._make()
+        record = Record.of(upload)
+        self._space.claim(len(data))
+        status = keep_at_once(self._layout, record, data, durable=self._fsync != "never")
+        return replace(upload, offset=len(data), written_at=_written_at(status))
 
     def _get(self, id: str) -> Upload:
         # In this order, because uploads move in this order.
