@@ -161,12 +161,15 @@ class Verifier:
         if not self._is_file_of_ours(name):
             yield Finding(KINDS["planted"], name, id)
             return
+        is_unnamed = stat_regular(self._layout.data(id)) is not None
+        if is_unnamed and not os.path.lexists(self._layout.record(id)):
+            return  # in the making, or left over
         record = read_record(self._path(name), id)
         if record is None or record.completed_at is None:
             yield Finding(KINDS["torn-finished-record"], name, id)
             return
         yield from self._open_files(id, name)
-        if stat_regular(self._layout.data(id)) is not None:
+        if is_unnamed:
             return  # half finished, and told as such
         data = f"{id}{record.extension}"
         try:
