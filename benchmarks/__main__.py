@@ -26,6 +26,7 @@ from benchmarks.measuring import LOADS, Measurement, MeasurementFailed, Sizes, m
 from benchmarks.memory_growth import CROWDS, Growth, measure_growth
 from benchmarks.report import FIGURES, build_figures, build_growth, build_ratios, place, tell_generator, tell_spread
 from benchmarks.slow_uploads import FILES_PER_UPLOAD
+from benchmarks.started_server import NotStarted, started_server
 
 SHARED_MEMORY = Path("/dev/shm")
 
@@ -76,13 +77,27 @@ class Results:
             parts += [
                 f"### Data on {storage}",
                 build_figures(measured, self.contenders),
-                " ".join(filter(None, (tell_spread(measured), tell_generator(measured, self.contenders)))),
+                " ".join(
+                    filter(None, (tell_spread(measured, self.contenders), tell_generator(measured, self.contenders)))
+                ),
             ]
             parts += [build_ratios(measured, self.contenders)]
         if self.growths:
             parts += ["### Memory", build_growth(self.growths, self.contenders)]
         parts += [f"{line}." for line in self.left_out]
         return "\n\n".join(filter(None, parts))
+
+
+def try_all(results: Results, folder: Path) -> None:
+    """Start every server once, and leave out those that do not."""
+    alive = []
+    for contender in results.contenders:
+        try:
+            with started_server(contender, folder):
+                alive.append(contender)
+        except (NotStarted, OSError) as error:
+            results.leave_out(contender.name, getattr(error, "strerror", None) or str(error))
+    results.contenders = alive
 
 
 def run_rounds(results: Results, folder: Path, storage: str, tell: Callable[[str], object]) -> None:
@@ -224,6 +239,7 @@ def main(
     with kept_or_not(cache) as installed:
         found = known.install_peers(installed, results.leave_out) if install else []
         results.contenders = choose_contenders(names, [*known.ours(), *found, *others, known.sink()])
+        try_all(results, next(iter(chosen.values())))
         for storage, folder in chosen.items():
             run_rounds(results, folder, storage, tell)
         if memory:

@@ -125,11 +125,12 @@ def build_growth(growths: Sequence[Growth], contenders: Iterable[Contender]) -> 
     return build_table(("server, MiB", "before", *header), rows)
 
 
-def tell_spread(measurements: Sequence[Measurement]) -> str:
+def tell_spread(measurements: Sequence[Measurement], contenders: Iterable[Contender]) -> str:
     """Return a sentence about how far apart the rounds were, empty where there was only one."""
+    servers = [it.name for it in contenders if it.keeps]
     spreads = []
     for figure in FIGURES:
-        for server in {it.server for it in measurements if it.load == figure.load}:
+        for server in servers:
             values = [figure.of(it) for it in measurements if it.server == server and it.load == figure.load]
             if len(values) > 1 and median(values):
                 spreads.append((max(values) - min(values)) / median(values))

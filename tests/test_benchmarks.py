@@ -186,8 +186,8 @@ def test_growth_is_told_beside_what_was_there_before() -> None:
 
 def test_the_distance_between_rounds_is_told() -> None:
     rounds = [replace(SAMPLE, seconds=seconds) for seconds in (1.0, 1.0, 2.0)]
-    assert "0% of it in the middle of all figures, 50% at most" in tell_spread(rounds)
-    assert tell_spread([SAMPLE]) == ""
+    assert "0% of it in the middle of all figures, 50% at most" in tell_spread(rounds, [OURS])
+    assert tell_spread([SAMPLE], [OURS]) == ""
 
 
 def test_how_busy_the_load_was_is_told_without_the_sink() -> None:
@@ -242,13 +242,16 @@ def test_the_command_measures_prints_and_writes(tmp_path: Path) -> None:
     page, raw = tmp_path / "page.md", tmp_path / "raw.json"
     page.write_text(f"# Figures\n\n{BEGIN}\n{END}\n")
     sizes = ("--size", str(4 * MIB), "--uploads", "40", "--heads", "40", "--rounds", "2")
+    peer = ("--peer", "gone=/nowhere/at/all {port}", "--server", "gone")
     wanted = ("--server", "tusd_py", "--server", sink().name, "--no-install", "--no-memory", "--folder", str(tmp_path))
-    ended = CliRunner().invoke(main, [*sizes, *wanted, "--json", str(raw), "--write", str(page)])
+    ended = CliRunner().invoke(main, [*sizes, *wanted, *peer, "--json", str(raw), "--write", str(page)])
     assert ended.exit_code == 0, ended.output
-    measured = json.loads(raw.read_text())["measurements"]
+    written = json.loads(raw.read_text())
+    measured = written["measurements"]
     # In turns: both once, and then both again.
     turns = [(it["round"], it["server"]) for it in measured if it["load"] == "HEAD"]
     assert turns == [(1, "tusd_py"), (1, sink().name), (2, "tusd_py"), (2, sink().name)]
+    assert written["left_out"] == ["gone is left out: No such file or directory"]
     assert ended.stdout.strip() in page.read_text()
     assert [path for path in tmp_path.iterdir() if path not in (page, raw)] == []
 
