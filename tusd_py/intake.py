@@ -91,10 +91,13 @@ class SlabPool:
         return memoryview(mmap.mmap(-1, size))
 
     def give(self, slab: memoryview) -> None:
-        """Take a slab back. A quarter of the budget is kept at hand, the rest goes back to the system."""
+        """Take a slab back. It is kept at hand while all slabs are half of the budget at most, else the system gets it.
+
+        What comes anew from the system has to be cleared page by page first, which costs more than the bytes it takes.
+        """
         size = len(slab)
         self._taken -= size
-        if self._kept + size <= self.budget // 4:
+        if self._taken + self._kept + size <= self.budget // 2:
             self._kept += size
             self._free.setdefault(size, []).append(slab)
 

@@ -7,6 +7,7 @@ waits for one line on stdout; everything else is the log, on stderr.
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import math
 import resource
@@ -127,6 +128,9 @@ class Server(uvicorn.Server):
         """Open the application and accept clients."""
         self._await_hangups()
         await super().startup(sockets)
+        # Modules and settings live as long as we do: the collector need not look at them again and again.
+        gc.collect()
+        gc.freeze()
         if not self.should_exit:
             self._ready()
 
