@@ -147,7 +147,8 @@ class Intake:
     """What one request adds to an upload.
 
     Fed by a ``Body`` through ``put``, or through ``buffer`` and ``filled`` by one that can read into memory of ours.
-    ``room`` bounds the bytes (``None``: nothing does), and ``overrun`` makes the error for what goes beyond.
+    ``room`` bounds the bytes (``None``: nothing does), and ``overrun`` makes the error for what goes beyond. ``stored``
+    is told the offset after each slab that was written before the last one.
     """
 
     def __init__(
@@ -160,6 +161,7 @@ class Intake:
         verification: Verification | None = None,
         beginning: Beginning | None = None,
         idle_timeout: float | None = None,
+        stored: Callable[[int], None] | None = None,
     ) -> None:
         self._appender = appender
         self._pool = pool
@@ -168,6 +170,7 @@ class Intake:
         self._verification = verification
         self._beginning = beginning
         self._idle_timeout = idle_timeout
+        self._stored = stored
         self._loop = asyncio.get_running_loop()
         self._deadline: asyncio.Timeout | None = None
         self._interruption: BaseException | None = None
@@ -369,6 +372,8 @@ class Intake:
                 await asyncio.gather(self._appender.write(data), hashing)
         finally:
             self._pool.give(slab)
+        if self._stored is not None:
+            self._stored(self._appender.offset)
 
     def _notice_failure(self, writing: asyncio.Task[None]) -> None:
         if not writing.cancelled() and (error := writing.exception()) is not None:

@@ -15,7 +15,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from tusd_py.expiration import Sweeper
 from tusd_py.lifecycle import Lifecycle
 from tusd_py.locks.base import Locks
-from tusd_py.protocol.messages import Dialect
+from tusd_py.protocol.dialects import Dialects
 from tusd_py.storage.base import Store
 from tusd_py.web.endpoints import Endpoints
 from tusd_py.web.forwarding import Forwarding, Proxies
@@ -115,7 +115,7 @@ class Application:
         sweeper: Sweeper,
         store: Store,
         locks: Locks,
-        dialect: Dialect,
+        dialects: Dialects,
         base_path: str = "/files/",
         public_url: str | None = None,
         downloads: bool = True,
@@ -135,15 +135,15 @@ class Application:
         self._sweeping: asyncio.Task[None] | None = None
         endpoints = Endpoints(
             lifecycle,
-            dialect,
+            dialects,
             base_path=base_path,
             public_url=public_url,
             relative_location=relative_location,
             downloads=downloads,
         )
-        answering: ASGIApp = endpoints if cors is None else _with_cors(endpoints, cors)
+        answering: ASGIApp = endpoints if cors is None else _with_cors(endpoints, cors, endpoints.methods)
         # Outside of CORS: preflights for other hosts are refused too.
-        self._uploads: ASGIApp = Forwarding(answering, dialect, proxies=proxies, hosts=hosts)
+        self._uploads: ASGIApp = Forwarding(answering, dialects, proxies=proxies, hosts=hosts)
         self._health = Health(store, locks, health_path=health_path, ready_path=ready_path)
         self._app: ASGIApp = RequestLog(self._route, level_of=self._level_of, monotonic=time.monotonic)
 
@@ -233,12 +233,12 @@ class Application:
         await send({"type": "lifespan.shutdown.complete"})
 
 
-def _with_cors(app: ASGIApp, cors: Cors) -> ASGIApp:
+def _with_cors(app: ASGIApp, cors: Cors, methods: Collection[str]) -> ASGIApp:
     return CORSMiddleware(
         app,
         allow_origins=cors.origins,
         allow_credentials=cors.credentials,
-        allow_methods=METHODS,
+        allow_methods=(*METHODS, *(method for method in methods if method not in METHODS)),
         allow_headers=(*REQUEST_FIELDS, *cors.allow_headers),
         expose_headers=(*RESPONSE_FIELDS, *cors.expose_headers),
         max_age=cors.max_age,

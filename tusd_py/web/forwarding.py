@@ -14,9 +14,9 @@ from ipaddress import IPv4Network, IPv6Address, IPv6Network, ip_address, ip_netw
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from tusd_py.errors import MisdirectedRequest, UploadError
+from tusd_py.protocol.dialects import Dialects
 from tusd_py.protocol.fields import Fields
 from tusd_py.protocol.forwarded import Forwarded, build_host, parse_forwarded, parse_host, parse_node
-from tusd_py.protocol.messages import Dialect
 from tusd_py.web.request_log import client_of, current_request
 from tusd_py.web.wire import Exchange
 
@@ -65,9 +65,9 @@ class Proxies:
 class Forwarding:
     """ASGI around ``app``. With ``hosts``, requests for others are refused with 421; without, all are answered."""
 
-    def __init__(self, app: ASGIApp, dialect: Dialect, *, proxies: Proxies, hosts: Iterable[str] = ()) -> None:
+    def __init__(self, app: ASGIApp, dialects: Dialects, *, proxies: Proxies, hosts: Iterable[str] = ()) -> None:
         self._app = app
-        self._dialect = dialect
+        self._dialects = dialects
         self._proxies = proxies
         self._hosts = frozenset(hosts)
 
@@ -75,7 +75,8 @@ class Forwarding:
         try:
             scope = self._seen_by_client(scope)
         except UploadError as error:
-            await Exchange(scope, receive, send).answer(self._dialect.refused(error))
+            exchange = Exchange(scope, receive, send)
+            await exchange.answer(self._dialects.of(exchange.fields).refused(error, exchange.method))
             return
         request = current_request.get()
         if request is not None:

@@ -11,6 +11,10 @@ from tusd_py.errors import UploadError
 # Where it lies among the extensions of a scope.
 RECEPTION = "tusd_py.reception"
 
+# Among the extensions of a scope where the server sends interim responses, and the type of the message for one, which
+# has ``status`` and ``headers`` as ``http.response.start`` has them.
+INTERIM = "tusd_py.interim"
+
 
 @dataclass(slots=True)
 class Reception:
