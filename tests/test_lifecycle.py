@@ -107,6 +107,7 @@ class Place:
         capacity: int | None = None,
         media: MediaRules = ANYTHING,
         max_size: int | None = 1_000_000,
+        min_size: int = 0,
         idle_timeout: float | None = None,
         patience: float = 20.0,
         expiry: timedelta | None = timedelta(minutes=10),
@@ -116,7 +117,7 @@ class Place:
         self.clock = clock or Clock()
         self.store = store or MemoryStore(capacity=capacity, now=self.clock)
         self.locks = MemoryLocks(timeout=patience)
-        self.limits = Limits(max_size=max_size, partial_expiry=expiry)
+        self.limits = Limits(max_size=max_size, min_size=min_size, partial_expiry=expiry)
         self.pool = SlabPool(1024 * 1024, 256 * 1024)
         self.lifecycle = Lifecycle(
             self.store,

@@ -14,8 +14,8 @@ from tusd_py.locks.base import Locks
 from tusd_py.locks.file import FileLocks
 from tusd_py.locks.memory import MemoryLocks
 from tusd_py.media import MediaRules
+from tusd_py.protocol.dialects import Dialects
 from tusd_py.protocol.digests import algorithms
-from tusd_py.protocol.messages import Dialect
 from tusd_py.protocol.rules import Limits
 from tusd_py.protocol.tus import Tus
 from tusd_py.settings import Knobs, Settings
@@ -34,7 +34,7 @@ class Parts:
     locks: Locks
     lifecycle: Lifecycle
     sweeper: Sweeper
-    dialect: Dialect
+    dialects: Dialects
 
 
 class TusApp(Application):
@@ -68,7 +68,7 @@ class TusApp(Application):
             sweeper=parts.sweeper,
             store=parts.store,
             locks=parts.locks,
-            dialect=parts.dialect,
+            dialects=parts.dialects,
             base_path=settings.base_path,
             public_url=settings.public_url,
             downloads=not settings.disable_download,
@@ -90,6 +90,9 @@ def assemble(settings: Settings, *, store: Store | None = None, locks: Locks | N
     limits = Limits(
         max_size=settings.max_file_size,
         partial_expiry=_timedelta(settings.partial_upload_expiry_seconds),
+        min_size=settings.min_file_size,
+        max_append_size=settings.max_append_size,
+        min_append_size=settings.min_append_size,
     )
     surroundings = Surroundings(
         limits=limits,
@@ -109,8 +112,9 @@ def assemble(settings: Settings, *, store: Store | None = None, locks: Locks | N
         interval=settings.sweep_interval_seconds,
         completed_expiry=_timedelta(settings.completed_upload_expiry_seconds),
     )
-    dialect = Tus(limits, tuple(known), concatenation=not settings.disable_concatenation)
-    return Parts(store, locks, lifecycle, sweeper, dialect)
+    tus = Tus(limits, tuple(known), concatenation=not settings.disable_concatenation)
+    dialects = Dialects(tus, limits, put=settings.create_with_put, without_version=settings.draft_without_version)
+    return Parts(store, locks, lifecycle, sweeper, dialects)
 
 
 def _locks_for(store: Store, *, timeout: float) -> Locks:

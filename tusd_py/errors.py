@@ -2,7 +2,13 @@
 
     UploadError
     ├── BadRequest                400  a field is missing or malformed
-    │   └── ExtensionRefused      400  the name's extension is not among the allowed ones
+    │   ├── ExtensionRefused      400  the name's extension is not among the allowed ones
+    │   ├── InconsistentLength    400  two lengths of one upload, or an end that is not at its length
+    │   ├── UploadTooSmall        400  below the configured minimum
+    │   ├── AppendTooSmall        400  fewer bytes than one request must hold
+    │   ├── DigestMismatch        400  the request's content is not what Content-Digest says
+    │   └── UnsupportedDraft      400  an interop version of the IETF draft that is not served
+    ├── CompletedUpload           400  bytes for an upload that is complete
     ├── FinalUpload               403  bytes for an upload that is written by concatenation alone
     ├── OriginRefused             403  a form of a page that may not upload here
     ├── UploadNotFound            404
@@ -16,10 +22,12 @@
     ├── UnsupportedVersion        412
     ├── PreconditionFailed        412  the client means another content than there is
     ├── UploadTooLarge            413  above the configured maximum
+    │   └── AppendTooLarge        413  more bytes than one request may hold
     ├── UploadOverrun             413  more bytes than the upload's length
     ├── TargetTooLong             414
     ├── UnsupportedMediaType      415  the request's content type
     ├── ContentRefused            415  the first bytes are something that is not allowed
+    │   └── WrongRepresentation   400  the whole upload is not what Repr-Digest says
     ├── RangeNotSatisfiable       416  a download of bytes behind the end
     ├── MisdirectedRequest        421  for a host that this server does not answer for
     ├── UploadLocked              423
@@ -82,6 +90,67 @@ class ExtensionRefused(BadRequest):
             "ERR_EXTENSION_NOT_ALLOWED",
             f"{found} is not accepted here; send a file with one of {', '.join(self.allowed)}",
         )
+
+
+class InconsistentLength(BadRequest):
+    """What the request says of the upload's length, or where it ends, contradicts what is known; see ``hint``."""
+
+    def __init__(self, hint: str) -> None:
+        super().__init__("ERR_INVALID_UPLOAD_LENGTH", hint)
+
+
+class UploadTooSmall(BadRequest):
+    """The upload has, or would have, fewer bytes than ``minimum``."""
+
+    def __init__(self, *, minimum: int) -> None:
+        self.minimum = minimum
+        super().__init__(
+            "ERR_MIN_SIZE_MISSED",
+            f"the upload is smaller than the {minimum} bytes that are the least; send a larger file",
+        )
+
+
+class AppendTooSmall(BadRequest):
+    """The request holds fewer bytes than ``minimum`` and is not the last one of its upload."""
+
+    def __init__(self, *, minimum: int) -> None:
+        self.minimum = minimum
+        super().__init__(
+            "ERR_MIN_APPEND_SIZE_MISSED",
+            f"a request must hold {minimum} bytes at least unless it is the last one; send more in one request",
+        )
+
+
+class DigestMismatch(BadRequest):
+    """The digest of the request's content is not that of ``Content-Digest``; nothing of it was kept."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "ERR_DIGEST_MISMATCH", "the content does not match Content-Digest and was discarded; send it again"
+        )
+
+
+class UnsupportedDraft(BadRequest):
+    """``Upload-Draft-Interop-Version`` is missing, malformed or not among ``served``."""
+
+    def __init__(self, *, served: Sequence[int]) -> None:
+        self.served = tuple(served)
+        super().__init__(
+            "ERR_UNSUPPORTED_INTEROP_VERSION",
+            "Upload-Draft-Interop-Version is missing or not served; "
+            f"send one of {', '.join(map(str, self.served))}, or speak tus with Tus-Resumable: 1.0.0",
+        )
+
+
+class CompletedUpload(UploadError):
+    """An append to an upload that is complete; ``has_bytes`` tells whether it would add some."""
+
+    status = 400
+    code = "ERR_UPLOAD_COMPLETED"
+
+    def __init__(self, *, has_bytes: bool) -> None:
+        self.has_bytes = has_bytes
+        super().__init__("this upload is complete and takes no more; send a new file with POST")
 
 
 class FinalUpload(UploadError):
@@ -227,6 +296,16 @@ class UploadTooLarge(UploadError):
         super().__init__(f"the upload is larger than the {maximum} bytes that are accepted; send a smaller file")
 
 
+class AppendTooLarge(UploadTooLarge):
+    """The request holds more than the ``maximum`` bytes that one may hold; nothing of it was kept."""
+
+    code = "ERR_MAX_APPEND_SIZE_EXCEEDED"
+
+    def __init__(self, *, maximum: int) -> None:
+        self.maximum = maximum
+        UploadError.__init__(self, f"a request may hold {maximum} bytes at most; send the file in several requests")
+
+
 class UploadOverrun(UploadError):
     """The request holds more bytes than the ``length`` of the upload leaves room for."""
 
@@ -271,6 +350,18 @@ class ContentRefused(UploadError):
         self.allowed = tuple(allowed)
         claim = f"a {extension} file" if extension else "an accepted file"
         super().__init__(f"the content is not that of {claim}; send real content of {', '.join(self.allowed)}")
+
+
+class WrongRepresentation(ContentRefused):
+    """The digest of the whole upload is not that of ``Repr-Digest``; it is never completed."""
+
+    status = 400
+    code = "ERR_REPR_DIGEST_MISMATCH"
+
+    def __init__(self) -> None:
+        UploadError.__init__(
+            self, "the whole upload does not match Repr-Digest and was removed; send the file again from its start"
+        )
 
 
 class RangeNotSatisfiable(UploadError):

@@ -119,7 +119,7 @@ class Sweeper:
                     await self._end(upload, self._expire, swept.expired, swept, dry_run=dry_run)
                 continue
             is_left = rules.is_expired(upload, self._limits, now) or self._is_stale(upload, now, before)
-            if (upload.is_whole and not upload.is_complete) or (is_left and is_confirmed(upload)):
+            if upload.is_unmarked or (is_left and is_confirmed(upload)):
                 await self._end(upload, self._expire, swept.expired, swept, dry_run=dry_run)
         if self._completed_expiry is not None:
             async for upload in self._store.list(complete=True):
@@ -132,7 +132,7 @@ class Sweeper:
     async def _end(self, upload: Upload, end: End, ended: list[str], swept: Swept, *, dry_run: bool) -> None:
         """Let ``end`` do its work on an upload that nobody holds, and note what came of it."""
         if dry_run:
-            if not upload.is_whole or upload.is_complete:
+            if not upload.is_unmarked:
                 ended.append(upload.id)
             return
         async with self._locks.try_hold(upload.id) as is_held:

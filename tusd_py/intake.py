@@ -156,6 +156,7 @@ class Intake:
     Fed by a ``Body`` through ``put``, or through ``buffer`` and ``filled`` by one that can read into memory of ours.
     ``room`` bounds the bytes (``None``: nothing does), and ``overrun`` makes the error for what goes beyond.
     ``idle_timeout`` is how many seconds the client may be silent, ``min_rate`` how many bytes a second it has to send.
+    ``stored`` is told the offset after each slab that was written before the last one.
     """
 
     def __init__(
@@ -169,6 +170,7 @@ class Intake:
         beginning: Beginning | None = None,
         idle_timeout: float | None = None,
         min_rate: float = 0,
+        stored: Callable[[int], None] | None = None,
     ) -> None:
         self._appender = appender
         self._pool = pool
@@ -180,6 +182,7 @@ class Intake:
         self._min_rate = min_rate
         self._rate_timer: asyncio.TimerHandle | None = None
         self._has_waited = False
+        self._stored = stored
         self._loop = asyncio.get_running_loop()
         self._deadline: asyncio.Timeout | None = None
         self._interruption: BaseException | None = None
@@ -422,6 +425,8 @@ class Intake:
                 await asyncio.gather(self._appender.write(data), hashing)
         finally:
             self._pool.give(slab)
+        if self._stored is not None:
+            self._stored(self._appender.offset)
 
     def _notice_failure(self, writing: asyncio.Task[None]) -> None:
         if not writing.cancelled() and (error := writing.exception()) is not None:

@@ -90,6 +90,9 @@ class Knobs(TypedDict, total=False):
 
     upload_dir: str | os.PathLike[str]
     max_file_size: SizeWords | None
+    min_file_size: SizeWords
+    max_append_size: SizeWords | None
+    min_append_size: SizeWords
     chunk_size: SizeWords
     buffer_memory: SizeWords
     partial_upload_expiry_seconds: DurationWords | None
@@ -101,6 +104,8 @@ class Knobs(TypedDict, total=False):
     space_reserve: SizeWords
     disable_concatenation: bool
     remove_partials_after_use: bool
+    create_with_put: bool
+    draft_without_version: bool
     base_path: str
     form_path: str | None
     form_max_files: int
@@ -170,6 +175,13 @@ class Settings(BaseSettings):
 
     upload_dir: Folder = _knob(default_folder(), "Where uploads are kept; made if it is missing.")
     max_file_size: SizeLimit = _knob("5GiB", "The largest upload that is accepted; 0: no limit.")
+    min_file_size: Size = _knob("0", "The smallest upload that is accepted.")
+    max_append_size: SizeLimit = _knob(
+        None, "The most that one request of the IETF draft may hold; 0: no limit but that of the upload."
+    )
+    min_append_size: Size = _knob(
+        "0", "The least that one request of the IETF draft may hold, unless it is the last one of its upload."
+    )
     chunk_size: SlabSize = _knob("1MiB", "The largest buffer of one upload between network and storage.")
     buffer_memory: SlabSize = _knob("64MiB", "What the buffers of all uploads in one process hold together.")
     partial_upload_expiry_seconds: DurationLimit = _knob(
@@ -197,6 +209,12 @@ class Settings(BaseSettings):
         False,
         "Remove the parts as soon as an upload was made of them, instead of letting them expire. Those that "
         "another upload waits for stay until that one is made too.",
+    )
+    create_with_put: bool = _knob(False, "Let clients of the IETF draft create uploads with PUT as well as with POST.")
+    draft_without_version: bool = _knob(
+        False,
+        "Take requests with Upload-Complete and without an interop version for the newest one of the IETF draft, as "
+        "the coming RFC will have them.",
     )
     base_path: BasePath = _knob("/files/", "The path of the endpoint.")
     form_path: PathBeside = _knob(
@@ -298,6 +316,22 @@ class Settings(BaseSettings):
         """Return all sources, the weightiest first."""
         assert isinstance(init_settings, InitSettingsSource)
         return (init_settings, *(read.reader for read in sources_of(settings_cls, init_settings.init_kwargs)))
+
+    @field_validator("min_append_size")
+    @classmethod
+    def _check_append_sizes(cls, least: int, info: ValidationInfo) -> int:
+        most = info.data.get("max_append_size")
+        if most is not None and least > most:
+            raise ValueError(f"{least} bytes are more than max_append_size ({most}) allows; choose a smaller size")
+        return least
+
+    @field_validator("min_file_size")
+    @classmethod
+    def _check_file_sizes(cls, least: int, info: ValidationInfo) -> int:
+        most = info.data.get("max_file_size")
+        if most is not None and least > most:
+            raise ValueError(f"{least} bytes are more than max_file_size ({most}) allows; choose a smaller size")
+        return least
 
     @field_validator("tls_key")
     @classmethod

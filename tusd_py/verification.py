@@ -149,7 +149,7 @@ class Verifier:
         elif status.st_size > offset:
             yield Finding(KINDS["uncounted-tail"], name, id)
         upload = record.upload(offset=offset, written_at=datetime.fromtimestamp(status.st_mtime, UTC))
-        if upload.is_whole and not upload.is_complete:
+        if upload.is_unmarked:
             yield Finding(KINDS["half-finished"], name, id)
         elif rules.is_expired(upload, self._limits, self._now()):
             yield Finding(KINDS["expired"], name, id)

@@ -213,6 +213,19 @@ def test_saving_replaces_the_record_and_leaves_the_bytes(play: Play) -> None:
     play(scene)
 
 
+def test_what_is_known_of_the_end_is_recorded(play: Play) -> None:
+    async def scene(store: Store) -> None:
+        upload = await store.create(replace(new(length=3), ends_by_word=True, repr_digest="sha-256=:AAAA:"))
+        assert (await store.get(ID)).ends_by_word
+        await store.save(replace(upload, is_ended=True))
+        ended = await stored(store, await store.get(ID), b"abc")
+        finished = await store.finish(replace(ended, completed_at=NOW))
+        for found in (ended, finished, await store.get(ID)):
+            assert (found.ends_by_word, found.is_ended, found.repr_digest) == (True, True, "sha-256=:AAAA:")
+
+    play(scene)
+
+
 def test_saving_does_not_bring_a_deleted_upload_back(play: Play) -> None:
     async def scene(store: Store) -> None:
         upload = await store.create(new())

@@ -39,9 +39,13 @@ class Appender(ABC):
 
     A call that is cancelled returns only once it touches nothing any more: the buffer is the caller's again, and no
     byte lands after the lock is let go.
+
+    ``counts_as_written`` tells whether bytes count for good as soon as ``write`` returns. Where they are verified, or
+    made durable before they are acknowledged, they count from ``commit`` on.
     """
 
     offset: int
+    counts_as_written: bool = True
 
     @abstractmethod
     async def write(self, data: Buffer) -> None:

@@ -42,6 +42,9 @@ class Record(BaseModel):
     is_partial: bool = False
     members: tuple[str, ...] = ()
     awaited_by: tuple[str, ...] = ()
+    ends_by_word: bool = False
+    is_ended: bool = False
+    repr_digest: str = ""
 
     @classmethod
     def of(cls, upload: Upload) -> Record:
@@ -65,6 +68,9 @@ class Record(BaseModel):
                 is_partial=upload.is_partial,
                 members=upload.members,
                 awaited_by=upload.awaited_by,
+                ends_by_word=upload.ends_by_word,
+                is_ended=upload.is_ended,
+                repr_digest=upload.repr_digest,
             )
         except ValidationError as error:
             raise StorageFailed from error
@@ -86,6 +92,9 @@ class Record(BaseModel):
             is_partial=self.is_partial,
             members=self.members,
             awaited_by=self.awaited_by,
+            ends_by_word=self.ends_by_word,
+            is_ended=self.is_ended,
+            repr_digest=self.repr_digest,
             offset=offset,
             written_at=written_at,
         )

@@ -16,7 +16,8 @@ from tusd_py.errors import UploadError
 from tusd_py.expiration import Sweeper
 from tusd_py.lifecycle import Lifecycle
 from tusd_py.locks.base import Locks
-from tusd_py.protocol.messages import Dialect, Reply
+from tusd_py.protocol.dialects import Dialects
+from tusd_py.protocol.messages import Reply
 from tusd_py.storage.base import Store
 from tusd_py.web.endpoints import Endpoints
 from tusd_py.web.form import Form, FormRules
@@ -25,7 +26,7 @@ from tusd_py.web.forwarding import Forwarding, Proxies
 from tusd_py.web.health import Health
 from tusd_py.web.request_log import RequestLog
 from tusd_py.web.safety import safely
-from tusd_py.web.wire import path_of
+from tusd_py.web.wire import Exchange, path_of
 
 METHODS = ("GET", "HEAD", "POST", "PATCH", "DELETE", "OPTIONS")
 
@@ -100,6 +101,9 @@ class Cors:
     max_age: int = 86400
 
 
+# Words a refusal for one request.
+Refused = Callable[[Exchange, UploadError], Reply]
+
 EVERY_ORIGIN = Cors()
 NOBODY = Proxies(())
 
@@ -118,7 +122,7 @@ class Application:
         sweeper: Sweeper,
         store: Store,
         locks: Locks,
-        dialect: Dialect,
+        dialects: Dialects,
         base_path: str = "/files/",
         public_url: str | None = None,
         downloads: bool = True,
@@ -139,21 +143,23 @@ class Application:
         self._sweeping: asyncio.Task[None] | None = None
         endpoints = Endpoints(
             lifecycle,
-            dialect,
+            dialects,
             base_path=base_path,
             public_url=public_url,
             relative_location=relative_location,
             downloads=downloads,
         )
 
-        def in_front(app: ASGIApp, refused: Callable[[UploadError], Reply]) -> ASGIApp:
-            answering = app if cors is None else _with_cors(app, cors)
+        def in_front(app: ASGIApp, methods: Collection[str], refused: Refused) -> ASGIApp:
+            answering = app if cors is None else _with_cors(app, cors, methods)
             # Outside of CORS: preflights for other hosts are refused too.
             return Forwarding(answering, refused, proxies=proxies, hosts=hosts)
 
-        self._uploads = in_front(endpoints, dialect.refused)
+        self._uploads = in_front(endpoints, endpoints.methods, endpoints.refused)
         self._form = None if form is None else Form(lifecycle, form, endpoints.location)
-        self._forms = None if self._form is None else in_front(self._form, build_refused)
+        self._forms = (
+            None if self._form is None else in_front(self._form, METHODS, lambda _, error: build_refused(error))
+        )
         self._health = Health(store, locks, health_path=health_path, ready_path=ready_path)
         self._app: ASGIApp = RequestLog(self._route, level_of=self._level_of, monotonic=time.monotonic)
 
@@ -249,12 +255,12 @@ class Application:
         await send({"type": "lifespan.shutdown.complete"})
 
 
-def _with_cors(app: ASGIApp, cors: Cors) -> ASGIApp:
+def _with_cors(app: ASGIApp, cors: Cors, methods: Collection[str]) -> ASGIApp:
     return CORSMiddleware(
         app,
         allow_origins=cors.origins,
         allow_credentials=cors.credentials,
-        allow_methods=METHODS,
+        allow_methods=(*METHODS, *(method for method in methods if method not in METHODS)),
         allow_headers=(*REQUEST_FIELDS, *cors.allow_headers),
         expose_headers=(*RESPONSE_FIELDS, *cors.expose_headers),
         max_age=cors.max_age,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Iterable
 from contextlib import aclosing, suppress
 from urllib.parse import quote
 
@@ -14,7 +14,7 @@ from tusd_py.intake import Body, Intake
 from tusd_py.protocol.fields import Fields, parse_number
 from tusd_py.protocol.forwarded import parse_host
 from tusd_py.protocol.messages import Reply
-from tusd_py.web.reception import Reception, reception_of
+from tusd_py.web.reception import INTERIM, Reception, reception_of
 
 # Header fields of one request together. Real metadata has a few KiB at most; what is kept per upload is bounded too.
 MAX_HEAD = 64 * 1024
@@ -108,6 +108,7 @@ class Exchange:
         self._send = send
         self._reception = reception_of(scope)
         self._has_started = False
+        self._telling: asyncio.Task[None] | None = None
         self._is_http_1 = scope.get("http_version", "1.1").startswith("1")
         self.fields = Fields(scope["headers"])
         self.method: str = scope["method"]
@@ -159,6 +160,26 @@ class Exchange:
     def relative_url(self, path: str) -> str:
         """Return ``path`` as this client sees it, without scheme and host."""
         return quote(self.root_path + path)
+
+    @property
+    def can_send_interim(self) -> bool:
+        """Whether the server sends interim responses. No client of HTTP/1.0 knows them (RFC 9110, 15.2)."""
+        return INTERIM in (self._scope.get("extensions") or {}) and self._scope.get("http_version", "1.1") != "1.0"
+
+    async def send_interim(self, reply: Reply) -> None:
+        """Send ``reply``, which is none yet, before the answer; where that cannot be done, do nothing."""
+        if self.can_send_interim and not self._has_started:
+            await self._send({"type": INTERIM, "status": reply.status, "headers": _lines(reply.fields)})
+
+    def send_interim_soon(self, reply: Reply) -> None:
+        """Send ``reply`` before the answer and do not wait; it is left out while the one before is under way."""
+        if self._telling is None or self._telling.done():
+            self._telling = asyncio.create_task(self._tell(reply))
+
+    async def _tell(self, reply: Reply) -> None:
+        # Whoever is gone need not be told.
+        with suppress(OSError, RuntimeError):
+            await self.send_interim(reply)
 
     async def answer(self, reply: Reply) -> None:
         """Send ``reply``, readable for a client that is still sending, and leave the connection in step or closed."""
@@ -221,8 +242,9 @@ class Exchange:
 
     async def _start(self, status: int, fields: list[tuple[str, str]]) -> None:
         self._has_started = True
-        lines = [(name.lower().encode("latin-1"), value.encode("latin-1")) for name, value in fields]
-        await self._send({"type": "http.response.start", "status": status, "headers": lines})
+        if self._telling is not None:
+            await asyncio.wait([self._telling])
+        await self._send({"type": "http.response.start", "status": status, "headers": _lines(fields)})
 
     def _body_size(self) -> int | None:
         """Return the length of the body, 0 where there is none, ``None`` where only its end will tell."""
@@ -252,6 +274,10 @@ class Exchange:
         if port is None:  # The address is the path of a Unix socket, which is nobody's business.
             return "localhost"
         return f"[{address}]:{port}" if ":" in address else f"{address}:{port}"
+
+
+def _lines(fields: Iterable[tuple[str, str]]) -> list[tuple[bytes, bytes]]:
+    return [(name.lower().encode("latin-1"), value.encode("latin-1")) for name, value in fields]
 
 
 def path_of(scope: Scope) -> str:
