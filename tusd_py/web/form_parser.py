@@ -91,8 +91,9 @@ class Content:
         """Tell whether what looks like a delimiter is one; ``False`` where that does not show yet."""
         end = at + len(self._delimiter)
         after = chunk[end : end + 2]
-        # Another part begins, or the form ends. Blanks may stand before the end of the line; the library looks at them.
-        if after in (b"\r\n", b"--") or after[:1] in (b" ", b"\t"):
+        # Another part begins, or the form ends. Blanks before the end of the line are what gateways of mail may add, and
+        # clients must not; not every version of the library knows them.
+        if after in (b"\r\n", b"--"):
             return True
         if after not in (b"", b"\r", b"-"):
             raise bad_form("a line of the file begins with the boundary of the form")
