@@ -177,6 +177,7 @@ def test_a_form_without_parts_has_no_files() -> None:
     [
         (form(*[field_part("a", "")] * (MAX_FIELDS + 1)), "more than 128 fields"),
         (form(field_part("a", b"x" * (MAX_FIELD + 1))), "holds more than 65536 bytes"),
+        (form(field_part("filename", b"x" * 4097)), "holds more than 4096 bytes"),
         (form(*[field_part("a", b"x" * MAX_FIELD)] * 5), "too much in the form besides its files"),
         (form(part('name="a"' + "".join(f"\r\nX-{n}: z" for n in range(MAX_HEAD_FIELDS)), b"")), "malformed"),
         (form(part(f'name="{"a" * MAX_HEAD_FIELD}"', b"")), "malformed"),

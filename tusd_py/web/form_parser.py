@@ -201,8 +201,10 @@ class FormParser:
     def _take_data(self, data: bytes, start: int, end: int) -> None:
         assert self._part.name != FILE, "the content of files does not pass here"
         self._size += end - start
-        if self._size > MAX_FIELD:
-            raise bad_form(f"a field of the form holds more than {MAX_FIELD} bytes")
+        # A name may be as long as one in the head of a part: it is kept, and so much of it for every form.
+        most = MAX_HEAD_FIELD if self._part.name == FILENAME else MAX_FIELD
+        if self._size > most:
+            raise bad_form(f"a field of the form holds more than {most} bytes")
         if self._part.name == FILENAME:
             self._value += data[start:end]
 
