@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 import pytest
@@ -197,6 +197,65 @@ def test_as_much_as_the_limits_say_is_fine() -> None:
     body = form(*fields, file_part(b"content", "a" * (MAX_HEAD_FIELD - 100)), field_part("filename", "unused"))
     found = read_form([body])
     assert found.files == [("a" * (MAX_HEAD_FIELD - 100), b"content")]
+
+
+async def read_beside_others(*chunks: bytes) -> tuple[int, int]:
+    """Read a form that will be refused; return how many chunks were read of it, and how many turns others had."""
+    turns = taken = 0
+
+    async def take_turns() -> None:
+        nonlocal turns
+        while True:
+            await asyncio.sleep(0)
+            turns += 1
+
+    def give() -> Iterator[bytes]:
+        nonlocal taken
+        for chunk in chunks:
+            taken += 1
+            yield chunk
+
+    others = asyncio.create_task(take_turns())
+    with pytest.raises(BadRequest):
+        await read(give(), BOUNDARY, 1)
+    others.cancel()
+    return taken, turns
+
+
+@pytest.mark.parametrize("field", [b"\r\n\r\n", DELIMITER + b"x", DELIMITER + b"-x", b"x"])
+def test_others_have_their_turn_while_what_is_no_file_is_looked_at(field: bytes) -> None:
+    """It may come in one large chunk, and is looked at byte by byte."""
+    size = 60_000
+    body = form(*[field_part("a", field * (size // len(field)))] * 5)
+    _, turns = asyncio.run(read_beside_others(body))
+    assert turns > max_overhead(1) // 4096 - 10
+
+
+@pytest.mark.parametrize("empty", [f"--{BOUNDARY}\r\n\r\n\r\n".encode(), field_part("a", "")])
+def test_of_very_many_parts_few_are_read(empty: bytes) -> None:
+    taken, _ = asyncio.run(read_beside_others(*[empty * 100] * 1000))
+    assert taken <= 2
+
+
+@st.composite
+def broken_forms(draw: st.DrawFn) -> bytes:
+    """Give what is almost a form, or is one."""
+    head = b'Content-Disposition: form-data; name="file"; filename="a"'
+    field = b"Content-Disposition: form-data; name=filename"
+    atoms = [b"\r\n", b"\r", b"\n", b"--", b"--" + BOUNDARY.encode(), DELIMITER, head, field, b"\r\n\r\n"]
+    others = [b":", b'"', b";", b"name=", b"\xff", b"\0", b" ", b"x", b"filename*=UTF-8''%ff", b"Content-Type: a/b"]
+    return b"".join(draw(st.lists(st.sampled_from(atoms * 3 + others), max_size=25)))
+
+
+@given(broken_forms(), st.integers(1, 100))
+def test_whatever_comes_is_a_form_or_refused_and_always_the_same(body: bytes, size: int) -> None:
+    def outcome(*chunks: bytes) -> object:
+        try:
+            return read_form(chunks, max_files=2)
+        except BadRequest as error:
+            return type(error)
+
+    assert outcome(*cut(body, size)) == outcome(body)
 
 
 def test_files_without_name_and_content_are_those_that_nobody_chose() -> None:

@@ -91,7 +91,7 @@ class Content:
         """Tell whether what looks like a delimiter is one; ``False`` where that does not show yet."""
         end = at + len(self._delimiter)
         after = chunk[end : end + 2]
-        # Another part begins, or the form ends. Blanks before the end of the line are what gateways of mail may add, and
+        # Another part begins, or the form ends. Blanks before the end of the line are what gateways of mail may add and
         # clients must not; not every version of the library knows them.
         if after in (b"\r\n", b"--"):
             return True
