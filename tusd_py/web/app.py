@@ -5,22 +5,20 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator, Callable, Collection
+from collections.abc import AsyncIterator, Collection
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 
 from starlette.middleware.cors import CORSMiddleware
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from tusd_py.errors import UploadError
 from tusd_py.expiration import Sweeper
 from tusd_py.lifecycle import Lifecycle
 from tusd_py.locks.base import Locks
-from tusd_py.protocol.messages import Dialect, Reply
+from tusd_py.protocol.messages import Dialect
 from tusd_py.storage.base import Store
 from tusd_py.web.endpoints import Endpoints
 from tusd_py.web.form import Form, FormRules
-from tusd_py.web.form_answers import build_refused
 from tusd_py.web.forwarding import Forwarding, Proxies
 from tusd_py.web.health import Health
 from tusd_py.web.request_log import RequestLog
@@ -146,14 +144,14 @@ class Application:
             downloads=downloads,
         )
 
-        def in_front(app: ASGIApp, refused: Callable[[UploadError], Reply]) -> ASGIApp:
+        def in_front(app: Endpoints | Form) -> ASGIApp:
             answering = app if cors is None else _with_cors(app, cors)
             # Outside of CORS: preflights for other hosts are refused too.
-            return Forwarding(answering, refused, proxies=proxies, hosts=hosts)
+            return Forwarding(answering, app.refused, proxies=proxies, hosts=hosts)
 
-        self._uploads = in_front(endpoints, dialect.refused)
+        self._uploads = in_front(endpoints)
         self._form = None if form is None else Form(lifecycle, form, endpoints.location)
-        self._forms = None if self._form is None else in_front(self._form, build_refused)
+        self._forms = None if self._form is None else in_front(self._form)
         self._health = Health(store, locks, health_path=health_path, ready_path=ready_path)
         self._app: ASGIApp = RequestLog(self._route, level_of=self._level_of, monotonic=time.monotonic)
 

@@ -76,14 +76,18 @@ class Endpoints:
             if exchange.has_started or not exchange.body.is_read:
                 return
             # The server ended the body before its length, which some do for a cut; if it is none, somebody waits.
-            reply = self._dialect.refused(_BODY_CUT)
+            reply = self.refused(exchange, _BODY_CUT)
         except Exception as error:
             if exchange.has_started:
                 # An answer that cannot be ended as it began is cut, never ended as if it were whole.
                 raise
-            reply = self._dialect.refused(explained(error))
+            reply = self.refused(exchange, explained(error))
         if reply is not None:
             await exchange.answer(reply)
+
+    def refused(self, exchange: Exchange, error: UploadError) -> Reply:
+        """Say why not, as the client of ``exchange`` expects it."""
+        return self._dialect.refused(error)
 
     def location(self, exchange: Exchange, id: str) -> str:
         """Return the URL of the upload ``id`` for this client."""

@@ -71,7 +71,7 @@ class Forwarding:
     def __init__(
         self,
         app: ASGIApp,
-        refused: Callable[[UploadError], Reply],
+        refused: Callable[[Exchange, UploadError], Reply],
         *,
         proxies: Proxies,
         hosts: Iterable[str] = (),
@@ -85,7 +85,8 @@ class Forwarding:
         try:
             scope = self._seen_by_client(scope)
         except UploadError as error:
-            await Exchange(scope, receive, send).answer(self._refused(error))
+            exchange = Exchange(scope, receive, send)
+            await exchange.answer(self._refused(exchange, error))
             return
         request = current_request.get()
         if request is not None:
