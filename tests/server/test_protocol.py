@@ -259,6 +259,39 @@ def test_many_small_chunks_are_fine(server: Server) -> None:
         assert connection.send(b"0\r\n\r\n").answer().fields["upload-offset"] == "20000"
 
 
+def test_the_content_that_is_handed_over_is_not_copied() -> None:
+    """Twice for each byte of a large body, in a server whose work is to move bytes."""
+    received: list[bytes] = []
+    held: list[object] = []
+
+    class Watched(LimitedProtocol):
+        def on_body(self, body: bytes) -> None:
+            super().on_body(body)
+            held.append(self.cycle.body)
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            return
+        is_over = False
+        while not is_over:
+            message = await receive()
+            received.append(message.get("body", b""))
+            is_over = not message.get("more_body", False)
+        await send({"type": "http.response.start", "status": 204, "headers": []})
+        await send({"type": "http.response.body"})
+
+    with serving(app, http=Watched) as server, server.connect() as connection:
+        connection.send("POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 10\r\n\r\n").send(b"0123456789")
+        assert connection.answer().status == 204
+        connection.send("POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n")
+        connection.send(b"1\r\na\r\n1\r\nb\r\n1\r\nc\r\n0\r\n\r\n")
+        assert connection.answer().status == 204
+
+    assert b"".join(received) == b"0123456789abc"
+    assert any(chunk is whole for chunk in received for whole in held if chunk == b"0123456789")
+    assert not any(isinstance(several, bytes) and len(several) == 3 for several in held)
+
+
 def test_bodies_do_not_count_as_heads(server: Server) -> None:
     path = server.create(length=8 * MAX_HEAD)
     body = b"x" * (4 * MAX_HEAD)

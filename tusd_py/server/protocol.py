@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import asyncio
 import re
-from typing import ClassVar
+from typing import ClassVar, cast
 
 import httptools
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
@@ -168,6 +168,14 @@ class LimitedProtocol(HttpToolsProtocol):
 
     def on_body(self, body: bytes) -> None:
         """Take content, which is the application's to limit."""
+        # uvicorn appends to a bytearray, and copies that for the application. Appended to no bytes and taken as bytes,
+        # nothing is copied, which is what happens to large bodies. Small chunks want the bytearray: they come by the
+        # thousand, and appended to bytes each would copy all before it.
+        held = cast("bytes | bytearray", self.cycle.body)
+        if not held:
+            self.cycle.body = b""  # type: ignore[assignment]  # only ever appended to, and turned into bytes
+        elif isinstance(held, bytes):
+            self.cycle.body = bytearray(held)
         super().on_body(body)
         self._overhead = 0
 
