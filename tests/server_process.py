@@ -59,11 +59,12 @@ class ServerProcess:
         variables: Mapping[str, str] | None = None,
         handed: int | None = None,
         limit: tuple[int, int] | None = None,
+        has_stdin: bool = True,
     ) -> None:
         """Start it with more ``flags`` (a later one replaces ours) and environment ``variables``.
 
         The descriptor ``handed`` becomes its descriptor 3, as service managers hand over sockets. ``limit`` is how
-        many descriptors it may have, soft and hard.
+        many descriptors it may have, soft and hard. Unless it ``has_stdin``, descriptor 0 is closed.
         """
         self._log = tempfile.TemporaryFile()  # noqa: SIM115 (closed with the process)
         command = program("serve", "--port", "0", "--upload-dir", str(upload_dir), *flags)
@@ -73,6 +74,8 @@ class ServerProcess:
         if limit is not None:
             soft, hard = limit
             command = ["bash", "-c", f'ulimit -Hn {hard}; ulimit -Sn {soft}; exec "$@"', "bash", *command]
+        if not has_stdin:
+            command = ["bash", "-c", 'exec "$@" <&-', "bash", *command]
         self._process = subprocess.Popen(
             command,
             pass_fds=() if handed is None else (handed,),

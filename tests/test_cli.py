@@ -14,7 +14,8 @@ from click.testing import CliRunner, Result
 from tests.live import Server
 from tests.server_process import PATIENCE, ServerProcess, program, surroundings
 from tusd_py import __version__
-from tusd_py.cli import SWEEP_SETTINGS, main
+from tusd_py.cli import main
+from tusd_py.folder_commands import SWEEP_SETTINGS
 from tusd_py.settings import Setting, describe_settings
 
 LONG_AGO = 1_000_000_000

@@ -249,6 +249,62 @@ async def test_a_final_that_a_cancelled_request_left_is_completed_by_the_sweeper
     place.assert_idle()
 
 
+# Removal after use
+
+
+async def is_there(place: Place, upload: Upload) -> bool:
+    try:
+        await place.store.get(upload.id)
+    except UploadNotFound:
+        return False
+    return True
+
+
+@on_a_jumping_loop
+async def test_partials_that_another_final_awaits_stay_until_that_one_is_complete_too() -> None:
+    place = Place(remove_partials=True)
+    shared, own, late = await partial(place, b"0"), await partial(place, b"1"), await partial(place, b"2", 2)
+    pending = await final(place, shared, late)
+    assert (await final(place, shared, own)).is_complete
+    assert (await is_there(place, shared), await is_there(place, own)) == (True, False)
+    await place.append(late.id, 1, b"2")
+    assert await place.content(pending.id) == b"022"
+    assert not await is_there(place, shared)
+    assert not await is_there(place, late)
+    place.assert_idle()
+
+
+@on_a_jumping_loop
+async def test_finals_over_the_same_partials_in_the_same_moment_are_whole_and_leave_none_of_them() -> None:
+    place = Place(remove_partials=True)
+    members = [await partial(place, b"0", 2) for _ in range(3)]
+    finals = [await final(place, *members) for _ in range(4)]
+    await asyncio.gather(*(place.append(member.id, 1, b"1") for member in members))
+    assert [await place.content(upload.id) for upload in finals] == [b"01" * 3] * 4
+    assert not any([await is_there(place, member) for member in members])
+    place.assert_idle()
+
+
+@on_a_jumping_loop
+async def test_a_final_that_is_gone_keeps_no_partial() -> None:
+    place = Place(remove_partials=True)
+    shared, late = await partial(place, b"0"), await partial(place, b"2", 2)
+    await place.lifecycle.terminate((await final(place, shared, late)).id)
+    assert (await final(place, shared)).is_complete
+    assert not await is_there(place, shared)
+
+
+@on_a_jumping_loop
+async def test_a_partial_that_more_finals_await_than_it_can_name_is_left_to_expire() -> None:
+    place = Place(remove_partials=True)
+    member, late = await partial(place, b"0"), await partial(place, b"1", 2)
+    finals = [await final(place, member, late) for _ in range(MAX_AWAITING + 1)]
+    await place.append(late.id, 1, b"1")
+    await sweeper_of(place).sweep()
+    assert [await place.content(upload.id) for upload in finals] == [b"011"] * (MAX_AWAITING + 1)
+    assert await is_there(place, member)
+
+
 # Expiration
 
 

@@ -20,6 +20,7 @@ EXAMPLES: tuple[UploadError, ...] = (
     errors.OffsetMismatch(expected=5, provided=7),
     errors.UploadInterrupted(),
     errors.BodyTimedOut(seconds=30.0),
+    errors.BodyTooSlow(rate=100.0, seconds=10.0),
     errors.UploadExpired(),
     errors.UnsupportedVersion(served="1.0.0"),
     errors.PreconditionFailed(),
@@ -31,6 +32,7 @@ EXAMPLES: tuple[UploadError, ...] = (
     errors.RangeNotSatisfiable(length=10),
     errors.MisdirectedRequest(),
     errors.UploadLocked(),
+    errors.FieldTooLarge(maximum=16384),
     errors.HeadTooLarge(maximum=65536),
     errors.ChecksumMismatch(),
     errors.ServerStopping(),
@@ -38,6 +40,7 @@ EXAMPLES: tuple[UploadError, ...] = (
     errors.StorageFailed(),
     errors.UnsupportedCoding(),
     errors.StorageFull(),
+    errors.TooManyConnections(),
 )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 from base64 import b64encode
 from collections.abc import Iterator
@@ -105,6 +106,22 @@ def test_an_upload_is_terminated(upload_dir: Path, server: Server, unfinished: s
         assert run(upload_dir, "terminate", id) == (0, f"terminated {id}\n")
         assert server.ask("HEAD", f"/files/{id}", "Tus-Resumable: 1.0.0\r\n").status == 404
         assert not list(upload_dir.rglob(f"{id}*"))
+
+
+def test_uploads_that_wait_for_a_partial_go_with_it_at_once(upload_dir: Path, server: Server) -> None:
+    path = server.create("Upload-Concat: partial\r\n")
+    final = server.create(f"Upload-Concat: final;{path}\r\n", length=None)
+    assert run(upload_dir, "terminate", path.removeprefix("/files/"))[0] == 0
+    assert not list(upload_dir.rglob(f"{final.removeprefix('/files/')}*"))
+    assert server.ask("HEAD", final, "Tus-Resumable: 1.0.0\r\n").status == 404
+
+
+@pytest.mark.parametrize("kind", ["", "Upload-Concat: partial\r\n"])
+def test_an_upload_that_is_expired_is_terminated_too(upload_dir: Path, server: Server, kind: str) -> None:
+    id = server.create(kind).removeprefix("/files/")
+    os.utime(upload_dir / f"partial/{id}.part", (1, 1))
+    assert run(upload_dir, "terminate", id) == (0, f"terminated {id}\n")
+    assert not list(upload_dir.rglob(f"{id}*"))
 
 
 def test_a_finished_upload_without_its_data_is_forgotten(upload_dir: Path, finished: str) -> None:

@@ -17,7 +17,7 @@ PACKAGE = Path(tusd_py.__file__).parent
 # is that of a module, or of a folder with all its modules that have no row of their own.
 ROWS: tuple[tuple[str, ...], ...] = (
     ("upload",),
-    ("errors", "cancellation"),
+    ("errors", "cancellation", "threads"),
     ("protocol",),
     ("storage", "locks", "hooks", "media"),
     ("intake", "concatenation"),
@@ -31,8 +31,12 @@ ROWS: tuple[tuple[str, ...], ...] = (
     ("settings",),
     ("build",),
     ("inspection",),
+    ("findings",),
+    ("repairs",),
     ("verification",),
     ("__init__",),
+    ("flags",),
+    ("folder_commands",),
     ("cli",),
     ("__main__",),
 )
@@ -53,7 +57,7 @@ NEVER = (
 LIBRARIES: dict[str, tuple[str, ...]] = {
     "aiofiles": ("storage",),
     "blake3": ("protocol.digests",),
-    "click": ("cli",),
+    "click": ("cli", "flags", "folder_commands"),
     "google_crc32c": ("protocol.digests",),
     "httptools": ("server",),
     "puremagic": ("media",),

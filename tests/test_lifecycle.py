@@ -111,6 +111,7 @@ class Place:
         patience: float = 20.0,
         expiry: timedelta | None = timedelta(minutes=10),
         clock: Clock | None = None,
+        remove_partials: bool = False,
     ) -> None:
         self.clock = clock or Clock()
         self.store = store or MemoryStore(capacity=capacity, now=self.clock)
@@ -126,6 +127,7 @@ class Place:
                 algorithms=algorithms(),
                 pool=self.pool,
                 body_idle_timeout=idle_timeout,
+                remove_partials=remove_partials,
                 now=self.clock,
             ),
         )

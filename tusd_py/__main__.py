@@ -17,11 +17,21 @@ SERVERS = frozenset({"serve", "worker"})
 
 def start() -> None:
     """Run the command line."""
+    _open_standard_streams()
     if SERVERS & set(sys.argv[1:2]):
         _await_signals(is_worker=sys.argv[1] == "worker")
     from tusd_py.cli import main
 
     main(prog_name="tusd-py")
+
+
+def _open_standard_streams() -> None:
+    """Put nothing in the place of what we were started without: sockets and files would get those numbers."""
+    for descriptor in (0, 1, 2):
+        try:
+            os.fstat(descriptor)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # the lowest number that is free
 
 
 def _await_signals(*, is_worker: bool) -> None:

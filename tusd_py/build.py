@@ -97,6 +97,7 @@ def assemble(settings: Settings, *, store: Store | None = None, locks: Locks | N
         algorithms=known,
         pool=SlabPool(settings.buffer_memory, settings.chunk_size),
         body_idle_timeout=settings.body_idle_timeout_seconds,
+        min_body_rate=settings.min_body_rate,
         remove_partials=settings.remove_partials_after_use,
     )
     lifecycle = Lifecycle(store, locks, surroundings)

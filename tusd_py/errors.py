@@ -11,6 +11,7 @@
     ├── OffsetMismatch            409  the append starts where the upload does not end
     ├── UploadInterrupted         409  a newer request took the upload over
     ├── BodyTimedOut              409  the client sent nothing for too long
+    │   └── BodyTooSlow           409  it sent too little
     ├── UploadExpired             410
     ├── UnsupportedVersion        412
     ├── PreconditionFailed        412  the client means another content than there is
@@ -22,9 +23,11 @@
     ├── RangeNotSatisfiable       416  a download of bytes behind the end
     ├── MisdirectedRequest        421  for a host that this server does not answer for
     ├── UploadLocked              423
+    ├── FieldTooLarge             431
     ├── HeadTooLarge              431
     ├── ChecksumMismatch          460
     ├── ServerStopping            503
+    ├── TooManyConnections        503
     ├── StorageUnavailable        503
     ├── StorageFailed             500  a fault of the storage, told to the operator alone
     ├── UnsupportedCoding         501
@@ -169,6 +172,20 @@ class BodyTimedOut(UploadError):
         super().__init__(f"no bytes came for {seconds:g} seconds; ask for the offset with HEAD and go on from there")
 
 
+class BodyTooSlow(BodyTimedOut):
+    """Less than ``rate`` bytes a second came for ``seconds``; what was received is kept."""
+
+    code = "ERR_BODY_TOO_SLOW"
+
+    def __init__(self, *, rate: float, seconds: float) -> None:
+        super().__init__(seconds=seconds)
+        self.rate = rate
+        self.args = (
+            f"less than {rate:g} bytes a second came for {seconds:g} seconds; ask for the offset with HEAD and go on "
+            "from there over a better connection",
+        )
+
+
 class UploadExpired(UploadError):
     """The upload was left unfinished for longer than it may be."""
 
@@ -291,6 +308,17 @@ class UploadLocked(UploadError):
         super().__init__("another request is using this upload; try again in a moment")
 
 
+class FieldTooLarge(UploadError):
+    """The line of a header field holds more than ``maximum`` bytes."""
+
+    status = 431
+    code = "ERR_FIELD_TOO_LARGE"
+
+    def __init__(self, *, maximum: int) -> None:
+        self.maximum = maximum
+        super().__init__(f"a header field is larger than {maximum} bytes; send less in it")
+
+
 class HeadTooLarge(UploadError):
     """The header fields hold more than ``maximum`` bytes together."""
 
@@ -320,6 +348,17 @@ class ServerStopping(UploadError):
 
     def __init__(self) -> None:
         super().__init__("the server is stopping; ask for the offset with HEAD and go on in a few seconds")
+
+
+class TooManyConnections(UploadError):
+    """The server has as many connections as it may, all of them or this client's, and none of them is idle."""
+
+    status = 503
+    code = "ERR_TOO_MANY_CONNECTIONS"
+    retry_after = 5
+
+    def __init__(self) -> None:
+        super().__init__("there are too many connections; close those that you do not need and try again later")
 
 
 class StorageUnavailable(UploadError):

@@ -82,6 +82,8 @@ def plain(text: str) -> str:
 async def terminate(parts: Parts, id: str) -> None:
     """Remove an upload; a request that is writing to it is ended first, in whatever process it runs.
 
+    Finals that wait for it hear of it at once, and go too.
+
     Raises:
         UploadNotFound: there is none.
         UploadLocked: it was not let go in time.
@@ -89,8 +91,7 @@ async def terminate(parts: Parts, id: str) -> None:
     await parts.locks.open()  # without it nobody in another process would hear us
     try:
         try:
-            async with parts.locks.hold(id):
-                await parts.store.delete(id)
+            await parts.lifecycle.terminate(id, even_expired=True)
         except UploadNotFound:
             # Of a finished upload whose data was taken away there is nothing to lock, and only a record to remove.
             await parts.store.get(id)

@@ -70,7 +70,8 @@ class Surroundings:
     """What a lifecycle works with besides its store and locks.
 
     ``algorithms`` are the checksums that can be verified, by name; ``body_idle_timeout`` is in seconds, ``None`` for
-    no bound on silence; ``remove_partials`` says whether partials go as soon as a final was made of them.
+    no bound on silence; ``min_body_rate`` is in bytes a second; ``remove_partials`` says whether partials go as soon as
+    a final was made of them.
     """
 
     limits: Limits
@@ -78,6 +79,7 @@ class Surroundings:
     algorithms: Mapping[str, Callable[[], Digest]]
     pool: SlabPool
     body_idle_timeout: float | None = None
+    min_body_rate: float = 0
     remove_partials: bool = False
     now: Callable[[], datetime] = utc_now
     new_id: Callable[[], str] = random_id
@@ -94,6 +96,7 @@ class Lifecycle:
         self._algorithms = surroundings.algorithms
         self._pool = surroundings.pool
         self._body_idle_timeout = surroundings.body_idle_timeout
+        self._min_body_rate = surroundings.min_body_rate
         self._now = surroundings.now
         self._new_id = surroundings.new_id
         self._remove_partials = surroundings.remove_partials
@@ -229,7 +232,7 @@ class Lifecycle:
         _log("created", final, length=length, members=len(members))
         try:
             for partial in partials:
-                if not partial.is_complete:
+                if self._remove_partials or not partial.is_complete:
                     await self._await(final, partial.id)
             return await self._settled_if_free(final)
         except UploadError as error:
@@ -300,15 +303,16 @@ class Lifecycle:
         self._check_expiration(upload)
         return upload
 
-    async def terminate(self, id: str) -> None:
+    async def terminate(self, id: str, *, even_expired: bool = False) -> None:
         """Remove an upload, finished or not; a request that is writing to it is ended first.
 
         Raises:
-            UploadNotFound, UploadExpired, UploadLocked.
+            UploadNotFound, UploadExpired, UploadLocked: the second not where ``even_expired`` says so.
         """
         async with self._locks.hold(id):
             upload = await self._store.get(id)
-            self._check_expiration(upload)
+            if not even_expired:
+                self._check_expiration(upload)
             await self._store.delete(id)
         _log("terminated", upload, offset=upload.offset)
         await self._tell_finals(upload)
@@ -382,10 +386,11 @@ class Lifecycle:
             return await self._settled(final.id) if is_held else final
 
     async def _await(self, final: Upload, id: str) -> None:
-        """Let the partial ``id`` tell ``final`` when it completes."""
+        """Let the partial ``id`` tell ``final`` when it completes, and stay until then where others remove it."""
         async with self._locks.hold(id):
             partial = await self._settled(id)
-            if not partial.is_complete and len(partial.awaited_by) < MAX_AWAITING:
+            is_of_use = self._remove_partials or not partial.is_complete
+            if is_of_use and len(partial.awaited_by) < MAX_AWAITING:
                 await self._store.save(replace(partial, awaited_by=(*partial.awaited_by, final.id)))
 
     async def _tell_finals(self, partial: Upload) -> None:
@@ -436,6 +441,7 @@ class Lifecycle:
                     verification=verification,
                     beginning=beginning,
                     idle_timeout=self._body_idle_timeout,
+                    min_rate=self._min_body_rate,
                 )
                 offset = await self._take(intake, body, hold)
         except _BROKEN_OFF as error:
@@ -514,8 +520,18 @@ class Lifecycle:
         for id in sorted(set(final.members)):
             with suppress(UploadError):
                 async with self._locks.try_hold(id) as is_held:
-                    if is_held:
+                    if is_held and not await self._is_awaited(id):
                         await self._store.delete(id)
+
+    async def _is_awaited(self, id: str) -> bool:
+        """Tell whether a final waits for the partial ``id``; the last one of them removes it."""
+        partial = await self._store.get(id)
+        for final in partial.awaited_by:
+            with suppress(UploadNotFound):
+                if (await self._store.get(final)).is_pending:
+                    return True
+        # A list that is full may lack some. Such a partial is left to expire.
+        return len(partial.awaited_by) >= MAX_AWAITING
 
     async def _beginning(self, upload: Upload) -> Beginning | None:
         """Return what is needed to judge the content of this upload; ``None`` where it was judged before."""

@@ -74,6 +74,7 @@ Descriptor = Annotated[int | None, BeforeValidator(values.parse_descriptor), Kin
 Host = Annotated[str, Field(min_length=1), Kind("ADDRESS")]
 Port = Annotated[int, Field(ge=0, le=65535), Kind("NUMBER")]
 Count = Annotated[int, Field(ge=1), Kind("NUMBER")]
+CountLimit = Annotated[int | None, BeforeValidator(values.or_none(values.parse_count)), Kind("NUMBER")]
 
 # What is answered beside the uploads, each at a path of its own.
 PATHS_BESIDE = ("form_path", "health_path", "ready_path")
@@ -118,8 +119,11 @@ class Knobs(TypedDict, total=False):
     tls_key: str | os.PathLike[str] | None
     workers: int
     lock_timeout_seconds: DurationWords
+    max_connections: int | str | None
+    max_connections_per_client: int | str | None
     head_timeout_seconds: DurationWords | None
     body_idle_timeout_seconds: DurationWords | None
+    min_body_rate: SizeWords
     shutdown_timeout_seconds: DurationWords
     cors_allow_origins: ListWords
     cors_allow_credentials: bool
@@ -191,8 +195,8 @@ class Settings(BaseSettings):
     disable_concatenation: bool = _knob(False, "Take no uploads in several parts that are joined at the end.")
     remove_partials_after_use: bool = _knob(
         False,
-        "Remove the parts as soon as an upload was made of them, instead of letting them expire; other uploads that "
-        "wait for one of them go with it.",
+        "Remove the parts as soon as an upload was made of them, instead of letting them expire. Those that "
+        "another upload waits for stay until that one is made too.",
     )
     base_path: BasePath = _knob("/files/", "The path of the endpoint.")
     form_path: PathBeside = _knob(
@@ -236,11 +240,20 @@ class Settings(BaseSettings):
     lock_timeout_seconds: Duration = _knob(
         "20", "How long a request waits for another one that holds its upload, before it is answered 423."
     )
+    max_connections: CountLimit = _knob(
+        "10000", "How many connections one process has at once; idle ones make room for new ones. 0: any number."
+    )
+    max_connections_per_client: CountLimit = _knob(
+        None, "How many of them one address may have, unless it is a trusted proxy; 0: any number."
+    )
     head_timeout_seconds: DurationLimit = _knob(
         "20", "How long a client may take to send the head of a request; 0: for ever."
     )
     body_idle_timeout_seconds: DurationLimit = _knob(
         "60", "How long a client may fall silent in the middle of a body; 0: for ever."
+    )
+    min_body_rate: Size = _knob(
+        "0", "How many bytes a second a body brings at least, seen over ten seconds; one that is slower is ended."
     )
     shutdown_timeout_seconds: Duration = _knob(
         "10", "How long running requests may take to end once the server is told to stop."

@@ -4,8 +4,7 @@ A server that runs meanwhile is not disturbed: an upload whose lock somebody hol
 is so young that it may still be in the making is not looked at. Data is measured, not read: records hold no checksum
 of a whole file, so a bit that fell over in finished data is not found here.
 
-Mending loses no byte that counts. What cannot be used goes to ``aside/`` in the same folder, under its own name, for
-somebody to look at; only what the sweeper would remove anyway is removed.
+``repairs.py`` mends it. Beside that, only what the sweeper would remove anyway is removed.
 """
 
 from __future__ import annotations
@@ -14,138 +13,26 @@ import os
 import re
 import stat
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, closing, contextmanager
-from dataclasses import dataclass, field, replace
+from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 
 from tusd_py.errors import ContentRefused, UploadError, UploadNotFound
 from tusd_py.expiration import LEFTOVER_AGE
-from tusd_py.inspection import plain
+from tusd_py.findings import KINDS, OUR_FOLDERS, UNFINISHED_KINDS, WORKERS, WRITABLE_BY_OTHERS, Finding, Report
 from tusd_py.lifecycle import Lifecycle
 from tusd_py.locks import flock
 from tusd_py.locks.channel import SOCKET_NAME
 from tusd_py.protocol import rules
 from tusd_py.protocol.rules import Limits
-from tusd_py.storage.data import Surroundings, UnfinishedData
+from tusd_py.repairs import Repairs
 from tusd_py.storage.disk import DiskStore
 from tusd_py.storage.floor import read_boot_id, read_bounds
-from tusd_py.storage.layout import FOLDER_MODE, TEMPORARY_NAME, Layout, is_ours, stat_regular, sync_folder
-from tusd_py.storage.record import EXTENSION_GRAMMAR, Record, read_record, write_record
+from tusd_py.storage.layout import ASIDE, TEMPORARY_NAME, Layout, is_ours, stat_regular
+from tusd_py.storage.record import EXTENSION_GRAMMAR, Record, read_record
 from tusd_py.upload import is_id
-
-ASIDE = "aside"
-WORKERS = ".workers"
-OUR_FOLDERS = frozenset({"partial", "records", WORKERS, ASIDE})
-
-# In this order they are set aside: data whose record had gone first would be removed as a leftover after a crash.
-UNFINISHED_KINDS = ("part", "json", "floor")
-
-WRITABLE_BY_OTHERS = stat.S_IWGRP | stat.S_IWOTH
-
-
-@dataclass(frozen=True, slots=True)
-class Kind:
-    """What can be found. ``remedy`` is what mending does, ``""`` where only a person can decide.
-
-    What is no trouble is told and changes no exit code.
-    """
-
-    name: str
-    sentence: str
-    remedy: str = ""
-    is_trouble: bool = True
-
-
-_KINDS = (
-    Kind("torn-record", "the record cannot be read, so nobody knows the upload", "set aside"),
-    Kind("torn-finished-record", "the record of finished data cannot be read", "set aside, and a new one made"),
-    Kind("no-record", "finished data without a record", "a record made from name and size"),
-    Kind("no-data", "the record of an unfinished upload without data", "set aside"),
-    Kind("no-floor", "what bounds the offset is missing or torn, so no byte counts", "made anew, at offset 0"),
-    Kind("short-data", "the data is shorter than what was known to be on the disk", "goes on from where it ends"),
-    Kind("uncounted-tail", "behind the offset lie bytes that do not count", "cut off"),
-    Kind("too-long", "the data is longer than the upload", "set aside"),
-    Kind("wrong-size", "the finished data has another size than was uploaded", "set aside"),
-    Kind("half-finished", "every byte is there, but completion was cut short", "completed"),
-    Kind("leftover", "a crash left this behind and nothing refers to it", "removed"),
-    Kind("planted", "a link, a FIFO, a folder or somebody else's file in the place of ours", "set aside"),
-    Kind("stray", "not a name that we give", "set aside"),
-    Kind("open-permissions", "others may write to it", "taken away from them"),
-    Kind("foreign-folder", "no folder, or not of the same owner as the upload folder"),
-    Kind("unreadable", "the disk does not let us look at it"),
-    Kind("data-taken", "finished, and its data was taken out of the folder", is_trouble=False),
-    Kind("expired", "left unfinished for too long; the next sweep removes it", is_trouble=False),
-    Kind("foreign", "not ours, and in nobody's way", is_trouble=False),
-    Kind("aside", "was set aside; look at it and remove it", is_trouble=False),
-)
-
-KINDS = {kind.name: kind for kind in _KINDS}
-
-
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """One thing that was found: at ``name`` (relative to the folder), of the upload ``id`` where it is one's.
-
-    ``outcome`` is ``repaired``, or ``failed`` where mending was tried in vain.
-    """
-
-    kind: Kind
-    name: str
-    id: str = ""
-    outcome: str = ""
-
-    def line(self) -> str:
-        """Tell it to people."""
-        outcome = {"": "", "failed": " (could not be repaired)", "repaired": f" (repaired: {self.kind.remedy})"}
-        return f"{self.kind.name} {plain(self.name)}: {self.kind.sentence}{outcome[self.outcome]}"
-
-    def as_object(self) -> dict[str, object]:
-        """Tell it to programs."""
-        return {
-            "kind": self.kind.name,
-            "name": plain(self.name),
-            "id": self.id,
-            "trouble": self.kind.is_trouble,
-            "sentence": self.kind.sentence,
-            "outcome": self.outcome,
-        }
-
-
-@dataclass(slots=True)
-class Report:
-    """What a look at the whole folder gave."""
-
-    findings: list[Finding] = field(default_factory=list)
-    unfinished: int = 0
-    finished: int = 0
-    in_use: int = 0
-
-    @property
-    def exit_code(self) -> int:
-        """0: everything is sound; 1: there is trouble; 3: there was, and all of it is repaired."""
-        troubles = [finding for finding in self.findings if finding.kind.is_trouble]
-        if not troubles:
-            return 0
-        return 3 if all(finding.outcome == "repaired" for finding in troubles) else 1
-
-    def lines(self) -> list[str]:
-        """Tell everything to people, the verdict last."""
-        troubles = [finding for finding in self.findings if finding.kind.is_trouble]
-        repaired = sum(finding.outcome == "repaired" for finding in troubles)
-        verdict = f"{len(troubles)} troubles, {repaired} of them repaired" if troubles else "everything is sound"
-        counts = f"{self.unfinished} unfinished, {self.finished} finished, {self.in_use} of them in use"
-        return [*(finding.line() for finding in self.findings), f"{counts}: {verdict}"]
-
-    def as_object(self) -> dict[str, object]:
-        """Tell everything to programs."""
-        return {
-            "unfinished": self.unfinished,
-            "finished": self.finished,
-            "in_use": self.in_use,
-            "findings": [finding.as_object() for finding in self.findings],
-        }
 
 
 class Verifier:
@@ -157,30 +44,16 @@ class Verifier:
         self._store = store
         self._lifecycle = lifecycle
         self._limits = limits
-        self._is_durable = is_durable
         self._now = now
         self._layout = Layout(str(store.folder))
         self._boot_id = read_boot_id()
-        self._remedies: dict[str, Callable[[Finding], None]] = {
-            "torn-record": self._set_upload_aside,
-            "torn-finished-record": self._renew_record,
-            "no-record": self._make_record,
-            "no-data": self._set_upload_aside,
-            "no-floor": self._cut,
-            "short-data": self._cut,
-            "uncounted-tail": self._cut,
-            "too-long": self._set_upload_aside,
-            "wrong-size": self._set_finished_aside,
-            "planted": self._set_planted_aside,
-            "stray": self._set_aside,
-            "open-permissions": self._close_permissions,
-        }
+        self._repairs = Repairs(self._layout, is_durable=is_durable, look_in_the_open=self._look_in_the_open)
 
     async def verify(self, *, repair: bool) -> Report:
         """Look at everything once; with ``repair`` mend what can be mended."""
         report = Report()
         for finding in self._folders():
-            report.findings.append(self._mended(finding) if repair else finding)
+            report.findings.append(self._repairs.mend(finding) if repair else finding)
         for id in _ids(self._names("partial")):
             report.unfinished += 1
             await self._verify_upload(report, partial(self._unfinished, id), id, repair=repair)
@@ -188,7 +61,7 @@ class Verifier:
             report.finished += 1
             await self._verify_upload(report, partial(self._finished, id), id, repair=repair)
         for finding in self._strays():
-            report.findings.append(self._mended(finding) if repair else finding)
+            report.findings.append(self._repairs.mend(finding) if repair else finding)
         # A link in the place of partial/ leads to leftovers that are not ours.
         if not any(finding.kind.name == "foreign-folder" for finding in report.findings):
             report.findings.extend(await self._leftovers(report.findings, repair=repair))
@@ -207,7 +80,7 @@ class Verifier:
                     if repair and finding.kind.name == "half-finished":
                         report.findings.append(await self._completed(finding))
                     else:
-                        report.findings.append(self._mended(finding) if repair else finding)
+                        report.findings.append(self._repairs.mend(finding) if repair else finding)
         except (OSError, UploadError):
             report.findings.append(Finding(KINDS["unreadable"], id, id))
 
@@ -288,12 +161,15 @@ class Verifier:
         if not self._is_file_of_ours(name):
             yield Finding(KINDS["planted"], name, id)
             return
+        is_unnamed = stat_regular(self._layout.data(id)) is not None
+        if is_unnamed and not os.path.lexists(self._layout.record(id)):
+            return  # in the making, or left over
         record = read_record(self._path(name), id)
         if record is None or record.completed_at is None:
             yield Finding(KINDS["torn-finished-record"], name, id)
             return
         yield from self._open_files(id, name)
-        if stat_regular(self._layout.data(id)) is not None:
+        if is_unnamed:
             return  # half finished, and told as such
         data = f"{id}{record.extension}"
         try:
@@ -325,11 +201,11 @@ class Verifier:
             if not SOCKET_NAME.fullmatch(name.removesuffix(".new")) or not self._is_socket(f"{WORKERS}/{name}"):
                 yield Finding(KINDS["stray"], f"{WORKERS}/{name}")
         for name in self._names(""):
-            yield from self._in_the_open(name)
+            yield from self._look_in_the_open(name)
         for name in self._names(ASIDE):
             yield Finding(KINDS["aside"], f"{ASIDE}/{name}")
 
-    def _in_the_open(self, name: str) -> Iterator[Finding]:
+    def _look_in_the_open(self, name: str) -> Iterator[Finding]:
         """Look at a name beside the folders: finished data, or something that only lies there."""
         if name in OUR_FOLDERS:
             return
@@ -366,95 +242,14 @@ class Verifier:
 
     # How it is mended
 
-    def _mended(self, finding: Finding) -> Finding:
-        remedy = self._remedies.get(finding.kind.name)
-        return finding if remedy is None else self._tried(remedy, finding)
-
-    def _tried(self, remedy: Callable[[Finding], None], finding: Finding) -> Finding:
-        try:
-            remedy(finding)
-        except (OSError, UploadError):
-            return replace(finding, outcome="failed")
-        return replace(finding, outcome="repaired")
-
     async def _completed(self, finding: Finding) -> Finding:
         try:
             await self._lifecycle.complete(finding.id)
         except ContentRefused:
-            return self._tried(self._set_upload_aside, finding)
+            return self._repairs.set_upload_aside(finding)
         except UploadError:
             return replace(finding, outcome="failed")
         return replace(finding, outcome="repaired")
-
-    def _cut(self, finding: Finding) -> None:
-        """Let the data end where its offset is, and its bounds say so."""
-        surroundings = Surroundings(
-            layout=self._layout, boot_id=self._boot_id, durable=self._is_durable, suspected=lambda: None
-        )
-        with closing(UnfinishedData(finding.id, surroundings)) as data:
-            data.forget(data.end)
-
-    def _close_permissions(self, finding: Finding) -> None:
-        forbidden = stat.S_IWOTH if finding.name == "." else WRITABLE_BY_OTHERS
-        descriptor = os.open(self._path(finding.name), os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
-        try:
-            os.fchmod(descriptor, stat.S_IMODE(os.fstat(descriptor).st_mode) & ~forbidden)
-        finally:
-            os.close(descriptor)
-
-    def _set_upload_aside(self, finding: Finding) -> None:
-        """Set aside all that there is of an unfinished upload: without the rest its data would soon be removed."""
-        for kind in UNFINISHED_KINDS:
-            if os.path.lexists(self._path(name := f"partial/{finding.id}.{kind}")):
-                self._move_aside(name)
-
-    def _set_finished_aside(self, finding: Finding) -> None:
-        self._move_aside(finding.name)
-        self._move_aside(f"records/{finding.id}.json")
-
-    def _set_planted_aside(self, finding: Finding) -> None:
-        if finding.name.startswith("partial/"):
-            self._set_upload_aside(finding)
-        elif finding.name.startswith("records/"):
-            self._renew_record(finding)
-        else:
-            self._move_aside(finding.name)
-
-    def _set_aside(self, finding: Finding) -> None:
-        self._move_aside(finding.name)
-
-    def _renew_record(self, finding: Finding) -> None:
-        self._move_aside(finding.name)
-        for name in self._names(""):
-            if name.partition(".")[0] == finding.id:
-                for found in self._in_the_open(name):
-                    if found.kind.name == "no-record":
-                        self._make_record(found)
-
-    def _make_record(self, finding: Finding) -> None:
-        """Write down what finished data tells of itself. The client's name for it and the rest are lost."""
-        status = os.lstat(self._path(finding.name))
-        written_at = datetime.fromtimestamp(status.st_mtime, UTC)
-        record = Record(
-            id=finding.id,
-            created_at=written_at,
-            length=status.st_size,
-            metadata="",
-            extension=finding.name.removeprefix(finding.id),
-            completed_at=written_at,
-        )
-        path = self._layout.complete_record(finding.id)
-        write_record(record, path, temporary=self._layout.temporary(finding.id), durable=True)
-        sync_folder(self._layout.records)
-
-    def _move_aside(self, name: str) -> None:
-        Path(self._path(ASIDE)).mkdir(mode=FOLDER_MODE, exist_ok=True)
-        if Path(self._path(ASIDE)).is_symlink():
-            raise NotADirectoryError("what is set aside would leave the folder")
-        target = f"{ASIDE}/{name.replace('/', '-')}"
-        if os.path.lexists(self._path(target)):
-            target += f".{os.urandom(8).hex()}"
-        os.rename(self._path(name), self._path(target))
 
     # What is asked of the disk
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import resource
 import shutil
 import signal
@@ -117,3 +118,22 @@ def test_help_is_there_at_once_and_needs_no_handlers() -> None:
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, env=surroundings(), timeout=PATIENCE)
     assert (done.returncode, done.stderr) == (0, b"")
+
+
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_it_serves_without_a_stdin(tmp_path: Path, workers: str) -> None:
+    """Its socket would get that number, and a worker would take its parent's words for it."""
+    with ServerProcess(tmp_path / "uploads", "--workers", workers, has_stdin=False) as process:
+        assert Server(process.port).ask("OPTIONS", "/files/").status == 204
+    assert process.log.count("ERROR") == 0
+
+
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_an_upload_folder_may_have_any_name(tmp_path: Path, workers: str) -> None:
+    """Names are bytes; these are no UTF-8."""
+    folder = Path(os.fsdecode(os.fsencode(tmp_path) + b"/\xff uploads"))
+    with ServerProcess(folder, "--workers", workers, "--allowed-upload-extensions", "*") as process:
+        server = Server(process.port)
+        path = server.create(length=3)
+        assert server.append(path, 0, b"abc").status == 204
+    assert (folder / f"{path.removeprefix('/files/')}.bin").read_bytes() == b"abc"

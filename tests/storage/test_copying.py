@@ -14,7 +14,7 @@ import pytest
 from tests.storage.test_conformance import partial, pending
 from tests.storage.uploads import ID, content
 from tusd_py.errors import StorageFailed, StorageFull
-from tusd_py.storage import disk
+from tusd_py.storage import concatenation
 from tusd_py.storage.copying import copy_range
 from tusd_py.storage.disk import DiskStore
 
@@ -98,7 +98,7 @@ def test_a_disk_that_is_full_in_the_middle_keeps_nothing(
         store = DiskStore(tmp_path / "uploads")
         member = await partial(store, "the-only-partial", DATA)
         final = await pending(store, member)
-        monkeypatch.setattr(disk, "PIECE_SIZE", 1000)
+        monkeypatch.setattr(concatenation, "PIECE_SIZE", 1000)
         with monkeypatch.context() as patch:
             patch.setattr(os, "copy_file_range", full)
             with pytest.raises(StorageFull):
@@ -117,7 +117,7 @@ def test_a_concatenation_that_is_cancelled_keeps_nothing(tmp_path: Path, monkeyp
         store = DiskStore(tmp_path / "uploads")
         member = await partial(store, "the-only-partial", DATA)
         final = await pending(store, member, member)
-        monkeypatch.setattr(disk, "PIECE_SIZE", 1000)
+        monkeypatch.setattr(concatenation, "PIECE_SIZE", 1000)
         begun, loop, copy = asyncio.Event(), asyncio.get_running_loop(), os.copy_file_range
 
         def telling(*args: Any) -> int:

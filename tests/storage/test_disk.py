@@ -26,7 +26,7 @@ from tusd_py.errors import (
     UploadError,
     UploadNotFound,
 )
-from tusd_py.storage import disk as disk_module
+from tusd_py.storage import completion
 from tusd_py.storage.base import Store
 from tusd_py.storage.disk import DiskStore
 from tusd_py.storage.faults import translated
@@ -143,7 +143,7 @@ def test_a_finish_that_was_cut_short_behind_the_rename_is_ended_before_it_is_tol
     async def scene() -> None:
         store = DiskStore(tmp_path)
         upload = await stored(store, await store.create(new()), b"0123456789")
-        monkeypatch.setattr(disk_module, "sync_folder", sync)
+        monkeypatch.setattr(completion, "sync_folder", sync)
         with pytest.raises(StorageFailed):
             await store.finish(replace(upload, completed_at=NOW))
         assert (tmp_path / f"{ID}.mp4").exists()
@@ -191,22 +191,6 @@ def test_a_length_that_is_declared_later_has_to_fit_as_well(mounted: Callable[[s
         assert (await store.get(ID)).length is None
 
     asyncio.run(scene(DiskStore(folder / "uploads")))
-
-
-def test_finishing_never_overwrites_a_file_and_can_be_repeated_when_it_is_gone(tmp_path: Path) -> None:
-    async def scene() -> None:
-        store = DiskStore(tmp_path)
-        upload = await stored(store, await store.create(new()), b"0123456789")
-        foreign = tmp_path / f"{ID}.mp4"
-        foreign.write_bytes(b"foreign")
-        with pytest.raises(StorageFailed):
-            await store.finish(replace(upload, completed_at=NOW))
-        assert foreign.read_bytes() == b"foreign"
-        assert await store.get(ID) == upload
-        foreign.unlink()
-        assert (await store.finish(replace(upload, completed_at=NOW))).is_complete
-
-    asyncio.run(scene())
 
 
 def test_a_completion_states_nothing_before_it_is_durable(tmp_path: Path) -> None:
@@ -525,6 +509,45 @@ def test_a_place_that_is_taken_is_not_written_through(tmp_path: Path, plant: Cal
     asyncio.run(scene())
     assert not files(tmp_path / "uploads")
     assert files(tmp_path).get("outside", b"secret") == b"secret"
+
+
+@pytest.mark.parametrize("plant", PLANTS)
+def test_what_has_the_name_of_a_finished_upload_is_set_aside_and_overwritten_by_nothing(
+    tmp_path: Path, plant: Callable[[Path], None]
+) -> None:
+    async def scene() -> None:
+        store = DiskStore(tmp_path / "uploads")
+        upload = await stored(store, await store.create(new()), b"0123456789")
+        (tmp_path / "uploads" / "aside").mkdir()
+        (tmp_path / "uploads" / "aside" / f"{ID}.mp4").write_bytes(b"set aside before")
+        plant(tmp_path / "uploads" / f"{ID}.mp4")
+        planted = (tmp_path / "uploads" / f"{ID}.mp4").lstat()
+        finished = await store.finish(replace(upload, completed_at=NOW))
+        assert await content(store, finished) == b"0123456789"
+        [found] = (tmp_path / "uploads" / "aside").glob(f"{ID}.mp4.*")
+        assert (found.lstat().st_ino, found.lstat().st_mode) == (planted.st_ino, planted.st_mode)
+        assert (tmp_path / "uploads" / "aside" / f"{ID}.mp4").read_bytes() == b"set aside before"
+
+    asyncio.run(scene())
+    assert files(tmp_path).get("outside", b"secret") == b"secret"
+
+
+def test_nothing_is_set_aside_out_of_the_folder(tmp_path: Path) -> None:
+    async def scene() -> None:
+        store = DiskStore(tmp_path / "uploads")
+        upload = await stored(store, await store.create(new()), b"0123456789")
+        (tmp_path / "elsewhere").mkdir()
+        (tmp_path / "uploads" / "aside").symlink_to(tmp_path / "elsewhere")
+        (tmp_path / "uploads" / f"{ID}.mp4").write_bytes(b"foreign")
+        with pytest.raises(StorageFailed):
+            await store.finish(replace(upload, completed_at=NOW))
+        assert await store.get(ID) == upload
+        assert (tmp_path / "uploads" / f"{ID}.mp4").read_bytes() == b"foreign"
+        (tmp_path / "uploads" / "aside").unlink()
+        assert (await store.finish(replace(upload, completed_at=NOW))).is_complete
+
+    asyncio.run(scene())
+    assert not list((tmp_path / "elsewhere").iterdir())
 
 
 # ── leftovers ────────────────────────────────────────────────────────────────────────────────────────────────────────

@@ -253,6 +253,8 @@ HOSTILE_LISTS = {
     "NUL": "/files/%00{id}",
     "side file": "/files/{id}.json",
     "side file in its folder": "/files/partial/{id}.part",
+    "encoded slash": "/files/{id}%2F",
+    "encoded slash before it": "/files%2f{id}",
     "another base": "/other/{id}",
     "no base": "/{id}",
     "the collection": "/files/",

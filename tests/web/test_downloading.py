@@ -131,7 +131,7 @@ def test_a_range_is_answered_with_its_bytes_alone(server: Server, range: str, co
         assert answer.fields[name] == whole.fields[name]
 
 
-@pytest.mark.parametrize("range", ["bytes=0-1,4-5", "bytes=x", "items=0-1", "bytes=" + "0-," * 15_000])
+@pytest.mark.parametrize("range", ["bytes=0-1,4-5", "bytes=x", "items=0-1", "bytes=" + "0-," * 5_000])
 def test_several_ranges_and_malformed_ones_are_answered_with_the_whole(server: Server, range: str) -> None:
     answer = server.ask("GET", finish(server), f"Range: {range}\r\n")
     assert (answer.status, answer.body) == (200, CONTENT)

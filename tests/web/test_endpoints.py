@@ -40,6 +40,13 @@ def test_options_ignores_the_version(server: Server, path: str) -> None:
     assert server.ask("OPTIONS", path, "Tus-Resumable: 9.9.9\r\n").status == 204
 
 
+def test_a_question_about_the_server_is_answered_as_one_about_the_collection(server: Server) -> None:
+    """RFC 9110, 9.3.7: the target is an asterisk."""
+    answer = server.ask("OPTIONS", "*")
+    assert (answer.status, answer.fields["tus-version"]) == (204, "1.0.0")
+    assert server.ask("HEAD", "*", TUS).status in (400, 405)
+
+
 def test_creation_gives_an_absolute_location(server: Server) -> None:
     answer = server.ask("POST", "/files/", TUS + "Upload-Length: 10\r\n", b"")
     assert answer.status == 201

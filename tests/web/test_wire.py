@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.live import APPEND, TUS, Connection, Server
+from tusd_py.web import wire
 
 HOST = "Host: x\r\n"
 
@@ -271,6 +272,10 @@ def test_a_body_in_another_coding_is_not_stored(server: Server, coding: str) -> 
         "/files/" + "a" * 65,
         "/files/" + "a" * 5000,
         "/files/%f0%9f%92%a9%f0%9f%92%a9%f0%9f%92%a9%f0%9f%92%a9",
+        "/files/0123456789abcdef%2F",
+        "/files/0123456789abcdef%2f/",
+        "/files%2F0123456789abcdef",
+        "/%2Ffiles/0123456789abcdef",
         "/elsewhere",
         "/",
         "/filesystem",
@@ -286,6 +291,24 @@ def test_what_is_no_id_is_not_found(server: Server, method: str, path: str) -> N
 def test_a_huge_head_is_refused(server: Server) -> None:
     fields = "".join(f"X-{n}: {'y' * 1000}\r\n" for n in range(70))
     assert server.ask("OPTIONS", "/files/", fields).status == 431
+
+
+def test_an_encoded_slash_divides_nothing(server: Server) -> None:
+    """There is an upload of this id, and this is not its URL."""
+    path = server.create()
+    for other in (f"{path}%2F", f"{path}%2f/", path.replace("/files/", "/files%2F")):
+        assert server.ask("HEAD", other, TUS).status == 404
+        assert server.ask("DELETE", other, TUS).status == 404
+        assert server.ask("POST", "/files/", f"{TUS}Upload-Concat: final;{other}\r\n", b"").status == 400
+    assert server.ask("OPTIONS", "/files%2F").status == 404
+    assert server.offset(path) == 0
+
+
+def test_a_long_line_is_refused_whatever_else_the_head_holds(server: Server) -> None:
+    for size, status in ((wire.MAX_LINE - len("x-a"), 204), (wire.MAX_LINE, 431)):
+        answer = server.ask("OPTIONS", "/files/", f"X-A: {'y' * size}\r\n")
+        assert answer.status == status
+    assert answer.text.startswith("ERR_FIELD_TOO_LARGE: ")
 
 
 def test_large_metadata_works(server: Server) -> None:

@@ -25,6 +25,7 @@ import uvicorn
 
 from tusd_py.server.listener import BACKLOG, CannotServe, url_of
 from tusd_py.web.app import Application
+from tusd_py.web.forwarding import Proxies
 
 logger = logging.getLogger("tusd_py")
 
@@ -57,7 +58,8 @@ class Plan:
 
     ``port`` 0 takes any free one, ``base_path`` is where uploads go, ``root_path`` is what a proxy in front has cut
     off, ``shutdown_timeout`` is how many seconds running requests have at the end, ``head_timeout`` how many a client
-    has for the head of a request (``None``: any), and ``tls`` makes it HTTPS.
+    has for the head of a request (``None``: any), and ``tls`` makes it HTTPS. ``max_connections`` bounds those of one
+    process, ``max_connections_per_client`` those of one address that is not among the ``trusted_proxies``.
     """
 
     host: str
@@ -66,6 +68,9 @@ class Plan:
     root_path: str
     shutdown_timeout: float
     head_timeout: float | None = 20.0
+    max_connections: int | None = None
+    max_connections_per_client: int | None = None
+    trusted_proxies: tuple[str, ...] = ()
     tls: Tls | None = None
 
 
@@ -99,7 +104,7 @@ class Server(uvicorn.Server):
             uvicorn.Config(
                 self._app,
                 interface="asgi3",
-                http=_protocol(plan.head_timeout),
+                http=_protocol(plan),
                 lifespan="on",
                 ws="none",
                 log_config=None,
@@ -183,13 +188,19 @@ class Server(uvicorn.Server):
             await asyncio.wait(self.server_state.tasks, timeout=STORING)
 
 
-def _protocol(head_timeout: float | None) -> type[asyncio.Protocol] | Literal["h11"]:
+def _protocol(plan: Plan) -> type[asyncio.Protocol] | Literal["h11"]:
     try:
+        from tusd_py.server.crowd import Crowd
         from tusd_py.server.protocol import LimitedProtocol
     except ImportError:
         # Only CPython has httptools. h11 counts the bytes of heads and chunks itself; it knows no deadline.
         return "h11"
-    return type("Protocol", (LimitedProtocol,), {"head_timeout": head_timeout})
+    crowd = Crowd(
+        most=plan.max_connections,
+        most_of_client=plan.max_connections_per_client,
+        is_proxy=Proxies(plan.trusted_proxies).trust,
+    )
+    return type("Protocol", (LimitedProtocol,), {"head_timeout": plan.head_timeout, "crowd": crowd})
 
 
 def run(server: Server, listener: socket.socket) -> None:

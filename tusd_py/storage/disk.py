@@ -13,45 +13,49 @@ How sure bytes are before they are acknowledged is a choice, ``fsync``:
 
 from __future__ import annotations
 
-import errno
-import logging
 import os
 import stat
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Collection, Iterator, Sequence
-from contextlib import asynccontextmanager, closing, suppress
-from datetime import UTC, datetime
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Collection, Sequence
+from contextlib import asynccontextmanager, suppress
+from dataclasses import replace
+from datetime import datetime
 from functools import cached_property, partial
-from itertools import islice
 from pathlib import Path
 from typing import Literal
 
 import aiofiles
 
 from tusd_py.cancellation import outlast
-from tusd_py.errors import OffsetMismatch, StorageFailed, UploadNotFound
-from tusd_py.storage.appender import CHECKPOINT_SIZE, DiskAppender
-from tusd_py.storage.base import Appender, Store
+from tusd_py.errors import StorageFailed, UploadNotFound
+from tusd_py.storage.appender import DiskAppender
+from tusd_py.storage.at_once import keep_at_once
+from tusd_py.storage.base import Appender, Buffer, Store
+from tusd_py.storage.completion import (
+    end_finish,
+    find_complete,
+    finish,
+    finish_partial,
+    remove_unfinished,
+    written_at_of,
+)
+from tusd_py.storage.concatenation import concatenate
 from tusd_py.storage.data import Surroundings, UnfinishedData
 from tusd_py.storage.faults import translated
 from tusd_py.storage.floor import Bounds, create_bounds, read_boot_id, read_bounds
 from tusd_py.storage.layout import FILE_MODE, Layout, is_ours, open_regular, remove, stat_regular, sync_folder
 from tusd_py.storage.leftovers import tidy_leftovers
+from tusd_py.storage.listing import found_if_sound, found_next, ids_of_records
 from tusd_py.storage.record import Record, read_record, write_record
 from tusd_py.storage.space import Space
 from tusd_py.storage.threads import Threads
 from tusd_py.upload import Upload, is_id
 
-logger = logging.getLogger("tusd_py")
-
 Fsync = Literal["never", "completion", "request"]
 
 READ_SIZE = 256 * 1024  # bytes of one chunk of ``read``
-LIST_SIZE = 128  # uploads that are looked up in one hop
 
-# Bytes that a concatenation copies in one hop: after each it can be ended. Its threads are its own, so that nobody
-# who only wants to know an offset waits behind it.
-PIECE_SIZE = 32 * 1024 * 1024
+# Copying has threads of its own, so that nobody who only wants to know an offset waits behind it.
 COPYING_THREADS = 2
 
 
@@ -103,6 +107,12 @@ class DiskStore(Store):
     async def create(self, upload: Upload) -> Upload:
         return await self._threads.run(self._create, upload)
 
+    async def create_complete(self, upload: Upload, data: Buffer) -> Upload:
+        if upload.is_partial:
+            # It stays among the unfinished, in need of all that these have.
+            return await super().create_complete(upload, data)
+        return await self._threads.run(self._create_complete, upload, data)
+
     async def get(self, id: str) -> Upload:
         return await self._threads.run(self._get, id)
 
@@ -129,17 +139,13 @@ class DiskStore(Store):
         return await self._threads.run(self._finish, upload)
 
     async def concatenate(self, final: Upload, partials: Sequence[Upload]) -> Upload:
-        threads = self._copying_threads
-        data = await threads.run(self._begin_concatenation, final.id)
-        try:
-            for partial in partials:
-                for start in range(0, partial.offset, PIECE_SIZE):
-                    await threads.run(self._copy, data, partial, start, min(PIECE_SIZE, partial.offset - start))
-            await threads.run(_commit, data)
-        except BaseException:
-            await threads.run(_give_up, data)
-            raise
-        await threads.run(data.close)
+        await concatenate(
+            partials,
+            open_data=partial(self._open_data, final.id),
+            threads=self._copying_threads,
+            layout=self._layout,
+            checkpoints=self._fsync != "never",
+        )
         return await self.get(final.id)
 
     async def read(self, upload: Upload, start: int = 0, stop: int | None = None) -> AsyncGenerator[bytes, None]:
@@ -149,7 +155,7 @@ class DiskStore(Store):
         opener = partial(_open_at, start)
         path = self._path_to_read(upload)
         try:
-            async with aiofiles.open(path, "rb", buffering=0, opener=opener, executor=self._threads.pool) as data:
+            async with aiofiles.open(path, "rb", buffering=0, opener=opener, executor=self._threads.executor) as data:
                 while start < stop:
                     chunk = await data.read(min(READ_SIZE, stop - start))
                     if not chunk:
@@ -168,9 +174,9 @@ class DiskStore(Store):
         await self._threads.run(self._delete, id)
 
     async def list(self, *, complete: bool = False) -> AsyncIterator[Upload]:
-        find = self._find_complete if complete else self._find_listed
-        ids = _ids_of_records(self._layout.records if complete else self._layout.partial)
-        while (found := await self._threads.run(_found_next, ids, find)) is not None:
+        find = partial(find_complete, layout=self._layout) if complete else self._find_listed
+        ids = ids_of_records(self._layout.records if complete else self._layout.partial)
+        while (found := await self._threads.run(found_next, ids, find)) is not None:
             for upload in found:
                 yield upload
 
@@ -244,9 +250,16 @@ class DiskStore(Store):
                 sync_folder(layout.partial)
         except OSError:
             with suppress(OSError):
-                self._remove_unfinished(id)
+                remove_unfinished(id, self._layout)
             raise
         return record.upload(offset=0, written_at=written_at)
+
+    def _create_complete(self, upload: Upload, data: Buffer) -> Upload:
+        self._make()
+        record = Record.of(upload)
+        self._space.claim(len(data))
+        status = keep_at_once(self._layout, record, data, durable=self._fsync != "never")
+        return replace(upload, offset=len(data), written_at=written_at_of(status))
 
     def _get(self, id: str) -> Upload:
         # In this order, because uploads move in this order.
@@ -260,9 +273,9 @@ class DiskStore(Store):
 
         Until then it must not be told as complete: its name in the folder may not be durable.
         """
-        upload = self._find_complete(id)
+        upload = find_complete(id, self._layout)
         if upload is not None and os.path.lexists(self._layout.record(id)):
-            self._end_finish(id)
+            end_finish(id, self._surroundings)
         return upload
 
     def _find_unfinished(self, id: str) -> Upload | None:
@@ -278,7 +291,7 @@ class DiskStore(Store):
         if record.completed_at is not None and offset != record.length:
             # A loss of power took bytes of a partial that nothing had synced.
             record = record.model_copy(update={"completed_at": None})
-        return record.upload(offset=offset, written_at=_written_at(data))
+        return record.upload(offset=offset, written_at=written_at_of(data))
 
     def _find_listed(self, id: str) -> Upload | None:
         """Return an unfinished upload, ``None`` when it cannot be read; ends a ``finish`` that was cut short."""
@@ -286,18 +299,6 @@ class DiskStore(Store):
         if upload is None:
             self._find_ended(id)
         return upload
-
-    def _find_complete(self, id: str) -> Upload | None:
-        record = read_record(self._layout.complete_record(id), id)
-        # A record whose data has not been renamed is that of a ``finish`` that was cut short: not complete yet.
-        if record is None or record.completed_at is None or stat_regular(self._layout.data(id)) is not None:
-            return None
-        data = stat_regular(self._layout.complete_data(id, record.extension))
-        if data is not None and data.st_size != (record.length or 0):
-            return None  # these are not the bytes that were uploaded: the content is exact, or the upload is gone
-        # Whoever the folder is for may have taken the data away. The upload was complete all the same.
-        written_at = record.completed_at if data is None else _written_at(data)
-        return record.upload(offset=record.length or 0, written_at=written_at)
 
     def _save(self, upload: Upload) -> None:
         layout, id, durable = self._layout, upload.id, self._fsync == "request"
@@ -313,78 +314,11 @@ class DiskStore(Store):
     def _open_data(self, id: str) -> UnfinishedData:
         return UnfinishedData(id, self._surroundings)
 
-    def _begin_concatenation(self, id: str) -> UnfinishedData:
-        data = self._open_data(id)
-        try:
-            # Behind a ceiling: none of the bytes count before the last one is there.
-            data.begin(0, verified=False)
-        except BaseException:
-            data.close()
-            raise
-        return data
-
-    def _copy(self, data: UnfinishedData, partial: Upload, start: int, size: int) -> None:
-        opened = open_regular(self._layout.data(partial.id), os.O_RDONLY)
-        if opened is None:
-            raise UploadNotFound
-        source, _ = opened
-        try:
-            data.copy(source, start, size)
-        finally:
-            os.close(source)
-        if self._fsync != "never" and data.end - data.floor >= CHECKPOINT_SIZE:
-            data.checkpoint(data.end)
-
     def _finish(self, upload: Upload) -> Upload:
         if upload.is_partial:
-            return self._finish_partial(upload)
-        layout, id, durable = self._layout, upload.id, self._fsync != "never"
-        record = Record.of(upload)
-        try:
-            data = self._open_data(id)
-        except UploadNotFound:
-            return self._finish_again(id)
-        with closing(data):
-            if data.end != upload.offset:
-                raise OffsetMismatch(expected=data.end, provided=upload.offset)
-            data.begin(data.end, verified=True)  # a tail that never counted must not come to count now
-            data.sync()
-        # A rename would overwrite it. Ids are not repeated, so whatever has this name is not ours.
-        final = layout.complete_data(id, upload.extension)
-        if os.path.lexists(final):
-            raise FileExistsError("something else has the name of this upload's data")
-        write_record(record, layout.complete_record(id), temporary=layout.temporary(id), durable=durable)
-        if durable:
-            sync_folder(layout.records)
-        os.rename(layout.data(id), final)
-        return self._finish_again(id)
-
-    def _finish_partial(self, upload: Upload) -> Upload:
-        """Record that a partial is complete. Its data stays where it is, for nobody but concatenations."""
-        layout, id, durable = self._layout, upload.id, self._fsync != "never"
-        with closing(self._open_data(id)) as data:
-            if data.end != upload.offset:
-                raise OffsetMismatch(expected=data.end, provided=upload.offset)
-            data.begin(data.end, verified=True)
-            data.checkpoint(data.end)
-        write_record(Record.of(upload), layout.record(id), temporary=layout.temporary(id), durable=durable)
-        if durable:
-            sync_folder(layout.partial)
-        return self._get(id)
-
-    def _finish_again(self, id: str) -> Upload:
-        """Do what follows the rename; all of it may be repeated."""
-        upload = self._find_complete(id)
-        if upload is None:
-            raise UploadNotFound
-        self._end_finish(id)
-        return upload
-
-    def _end_finish(self, id: str) -> None:
-        if self._fsync != "never":
-            sync_folder(self._layout.folder)
-        with suppress(OSError):  # leftovers now, and no reason to deny what is complete
-            self._remove_unfinished(id)
+            finish_partial(upload, self._surroundings)
+            return self._get(upload.id)
+        return finish(upload, self._surroundings)
 
     def _delete(self, id: str) -> None:
         if not is_id(id):
@@ -396,20 +330,16 @@ class DiskStore(Store):
             if stat_regular(self._layout.data(id)) is None:
                 remove(self._layout.complete_data(id, record.extension))
             remove(self._layout.complete_record(id))
-        self._remove_unfinished(id)
+        remove_unfinished(id, self._layout)
         if self._fsync == "request":
             for folder in (self._layout.folder, self._layout.records, self._layout.partial):
                 with suppress(FileNotFoundError):
                     sync_folder(folder)
 
-    def _remove_unfinished(self, id: str) -> None:
-        for path in (self._layout.record(id), self._layout.data(id), self._layout.floor(id)):
-            remove(path)
-
     def _claims(self) -> int:
         claims = 0
-        for id in _ids_of_records(self._layout.partial):
-            upload = _found_if_sound(id, self._find_listed)
+        for id in ids_of_records(self._layout.partial):
+            upload = found_if_sound(id, self._find_listed)
             if upload is not None and upload.length is not None:
                 claims += max(0, upload.length - upload.offset)
         return claims
@@ -434,23 +364,9 @@ def _create_empty(path: str, *, durable: bool) -> datetime:
     try:
         if durable:
             os.fsync(descriptor)
-        return _written_at(os.fstat(descriptor))
+        return written_at_of(os.fstat(descriptor))
     finally:
         os.close(descriptor)
-
-
-def _commit(data: UnfinishedData) -> None:
-    """Let all that was copied count. Durable first, so that a loss of power leaves all of it or none, too."""
-    data.checkpoint(data.end)
-    data.lift()
-
-
-def _give_up(data: UnfinishedData) -> None:
-    """Leave nothing of what was copied."""
-    try:
-        data.forget(0)
-    finally:
-        data.close()
 
 
 def _open_at(start: int, path: str, flags: int) -> int:
@@ -470,36 +386,3 @@ def _is_planted(path: str) -> bool:
     except FileNotFoundError:
         return False
     return not (stat.S_ISREG(status.st_mode) and is_ours(status))
-
-
-def _written_at(status: os.stat_result) -> datetime:
-    return datetime.fromtimestamp(status.st_mtime, UTC)
-
-
-def _ids_of_records(folder: str) -> Iterator[str]:
-    """Give the ids that have a record in ``folder``, read bit by bit."""
-    with suppress(FileNotFoundError), os.scandir(folder) as entries:
-        for entry in entries:
-            id, _, kind = entry.name.partition(".")
-            if kind == "json" and is_id(id):
-                yield id
-
-
-def _found_next(ids: Iterator[str], find: Callable[[str], Upload | None]) -> list[Upload] | None:
-    """Look the next few ids up; ``None`` when there are no more."""
-    batch = list(islice(ids, LIST_SIZE))
-    if not batch:
-        return None
-    found = (_found_if_sound(id, find) for id in batch)
-    return [upload for upload in found if upload is not None]
-
-
-def _found_if_sound(id: str, find: Callable[[str], Upload | None]) -> Upload | None:
-    """Look one upload up; a disk that cannot read it any more does not hide all others."""
-    try:
-        return find(id)
-    except OSError as error:
-        if error.errno not in (errno.EIO, errno.EACCES):
-            raise
-        logger.error("upload %s cannot be read and is left out: %s", id, error.strerror)
-        return None

@@ -6,7 +6,8 @@
     ├── partial/<id>.floor             what bounds its offset (see floor.py)
     ├── partial/.<id>.<random>.tmp     a record that is being written
     ├── records/<id>.json              record of a completed upload
-    └── <id><extension>                data of a completed upload
+    ├── <id><extension>                data of a completed upload
+    └── aside/                         what was in the way of ours, or cannot be used, for somebody to look at
 
 Paths are made here alone, and only from an id that obeys the grammar: nothing that a client sends can become a path
 in any other way. Folders are made 0700 and files 0600. Symbolic links are never followed, and what is no regular file
@@ -30,6 +31,8 @@ from tusd_py.upload import is_id
 
 FOLDER_MODE = 0o700
 FILE_MODE = 0o600
+
+ASIDE = "aside"
 
 TEMPORARY_NAME = re.compile(r"\.[A-Za-z0-9][A-Za-z0-9_-]{15,63}\.[0-9a-f]{16}\.tmp")
 
@@ -82,6 +85,22 @@ class Layout:
         for folder in (self.partial, self.records):
             Path(folder).mkdir(mode=FOLDER_MODE, exist_ok=True)
             check_folder(folder, os.lstat(folder))
+
+
+def set_aside(name: str, layout: Layout) -> None:
+    """Move ``name``, relative to the folder, into ``aside/``, whatever it is, and overwrite nothing there.
+
+    Raises:
+        NotADirectoryError: ``aside/`` leads out of the folder.
+    """
+    aside = Path(layout.folder, ASIDE)
+    aside.mkdir(mode=FOLDER_MODE, exist_ok=True)
+    if aside.is_symlink():
+        raise NotADirectoryError("what is set aside would leave the folder")
+    target = aside / name.replace("/", "-")
+    if os.path.lexists(target):
+        target = target.with_name(f"{target.name}.{os.urandom(8).hex()}")
+    os.rename(f"{layout.folder}/{name}", target)
 
 
 def check_folder(path: str, status: os.stat_result) -> None:
@@ -146,7 +165,12 @@ def stat_regular(path: str) -> os.stat_result | None:
     return status if stat.S_ISREG(status.st_mode) else None
 
 
-def write_all(descriptor: int, data: bytes | bytearray | memoryview, offset: int, moved: Callable[[int], None]) -> None:
+def write_all(
+    descriptor: int,
+    data: bytes | bytearray | memoryview,
+    offset: int,
+    moved: Callable[[int], None] | None = None,
+) -> None:
     """Write all of ``data`` at ``offset``, and call ``moved`` with the new end whenever some of it was written.
 
     The system may take less than it is given; what it took before an error has been written and counts.
@@ -159,7 +183,8 @@ def write_all(descriptor: int, data: bytes | bytearray | memoryview, offset: int
             if written == 0:
                 raise OSError(errno.EIO, "the file takes no more bytes and does not say why")
             done += written
-            moved(offset + done)
+            if moved is not None:
+                moved(offset + done)
 
 
 def remove(path: str) -> None:

@@ -57,7 +57,10 @@ class MemoryStore(Store):
         return self._find(id).upload
 
     async def save(self, upload: Upload) -> None:
-        self._find_unfinished(upload.id).record = upload
+        kept = self._find(upload.id)
+        if kept.record.is_complete and not kept.record.is_partial:
+            raise UploadNotFound
+        kept.record = upload
 
     @asynccontextmanager
     async def append(self, upload: Upload, *, verified: bool = True) -> AsyncIterator[Appender]:

@@ -116,15 +116,24 @@ def write_record(record: Record, path: str, *, temporary: str, durable: bool) ->
 
     With ``durable`` its bytes are on the disk before the name is; the folder is the caller's to sync.
     """
+    create_record(record, temporary, durable=durable)
     try:
-        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, FILE_MODE)
+        os.rename(temporary, path)
+    except OSError:
+        remove(temporary)
+        raise
+
+
+def create_record(record: Record, path: str, *, durable: bool) -> None:
+    """Put ``record`` at ``path``, where nothing is. An error leaves nothing there, a crash maybe the half of it."""
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, FILE_MODE)
+    try:
         try:
-            write_all(descriptor, record.model_dump_json().encode(), 0, lambda end: None)
+            write_all(descriptor, record.model_dump_json().encode(), 0)
             if durable:
                 os.fsync(descriptor)
         finally:
             os.close(descriptor)
-        os.rename(temporary, path)
     except OSError:
-        remove(temporary)
+        remove(path)
         raise

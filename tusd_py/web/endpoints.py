@@ -101,13 +101,21 @@ class Endpoints:
         override = exchange.fields.single("x-http-method-override")
         if override is not None:
             exchange.method = parse_method(override)
-        endpoints, id = self._route(exchange.path)
+        endpoints, id = self._resource(exchange)
         endpoint = endpoints.get(exchange.method)
         if endpoint is None:
             raise MethodNotAllowed(allowed=tuple(endpoints))
         if endpoint != self._discover:
             self._dialect.check_version(exchange.fields, exchange.method)
         return await endpoint(exchange, id)
+
+    def _resource(self, exchange: Exchange) -> tuple[Mapping[str, Endpoint], str]:
+        """Return what may be done where ``exchange`` asks for it, and the id of the upload there (see ``_route``)."""
+        if exchange.is_for_the_server:
+            return {"OPTIONS": self._discover}, ""
+        if exchange.hides_a_slash:
+            raise UploadNotFound
+        return self._route(exchange.path)
 
     def _route(self, path: str) -> tuple[Mapping[str, Endpoint], str]:
         """Return what may be done at ``path``, and the id of the upload that it names (``""`` for the collection)."""
@@ -164,6 +172,8 @@ class Endpoints:
     def _member(self, exchange: Exchange, url: str) -> str:
         """Return the id of the upload that ``url`` names, whichever host and prefix the client knows us by."""
         path = parse_url_path(url)
+        if "%2f" in url.rstrip("/").rpartition("/")[2].lower():
+            raise bad_concat("holds something else than the URL of an upload")
         if not path.startswith("/"):
             path = self._base_path + path
         for prefix in dict.fromkeys((self._public_path, exchange.root_path, "")):

@@ -9,7 +9,7 @@ from urllib.parse import quote
 
 from starlette.types import Message, Receive, Scope, Send
 
-from tusd_py.errors import BadRequest, ConnectionLost, HeadTooLarge, UnsupportedCoding
+from tusd_py.errors import BadRequest, ConnectionLost, FieldTooLarge, HeadTooLarge, UnsupportedCoding
 from tusd_py.intake import Body, Intake
 from tusd_py.protocol.fields import Fields, parse_number
 from tusd_py.protocol.forwarded import parse_host
@@ -18,6 +18,11 @@ from tusd_py.web.reception import Reception, reception_of
 
 # Header fields of one request together. Real metadata has a few KiB at most; what is kept per upload is bounded too.
 MAX_HEAD = 64 * 1024
+
+# The line of one field. Those that tus made for much have rules of their own: 32 KiB of metadata, and as many partials
+# as the head holds.
+MAX_LINE = 16 * 1024
+LONG_FIELDS = frozenset({b"upload-metadata", b"upload-concat"})
 
 # A refusal must reach a client that is still sending: closing at once would make the kernel reset the connection and
 # the client lose the answer. So we go on reading for so many seconds and bytes, and drop what comes.
@@ -37,6 +42,10 @@ class RequestBody(Body):
 
     async def feed(self, intake: Intake) -> None:
         """Put every chunk into ``intake`` as it comes."""
+        if self._reception.arriving is not None and not self.is_read:
+            await self._reception.arriving.feed(intake)
+            self.is_read = True
+            return
         while (chunk := await self.read()) is not None:
             await intake.put(chunk)
             del chunk  # it would be kept while the client is silent
@@ -115,16 +124,32 @@ class Exchange:
         """Refuse heads that are too large, and a body whose length is told in two ways.
 
         Raises:
-            HeadTooLarge, BadRequest, UnsupportedCoding: the second also for a length that is no number, and for no
-                host or a strange one. Source: RFC 9112, 3.2, 6.1 and 6.3.
+            HeadTooLarge, FieldTooLarge, UnsupportedCoding.
+            BadRequest: also for a length that is no number, and for no host or a strange one. Source: RFC 9112, 3.2,
+                6.1 and 6.3.
             UploadError: what the server says is wrong with the request.
         """
         self._reception.check()
         if sum(len(name) + len(value) for name, value in self._scope["headers"]) > MAX_HEAD:
             raise HeadTooLarge(maximum=MAX_HEAD)
+        if any(len(name) + len(value) > MAX_LINE and name not in LONG_FIELDS for name, value in self._scope["headers"]):
+            raise FieldTooLarge(maximum=MAX_LINE)
         self._check_host()
         self.body.size = self._body_size()
         self.body.is_read = self.body.size == 0
+
+    @property
+    def is_for_the_server(self) -> bool:
+        """Whether it asks for no resource but about the server: ``OPTIONS *``. Source: RFC 9110, 9.3.7."""
+        return self._scope["path"] in ("*", f"{self.root_path}*")
+
+    @property
+    def hides_a_slash(self) -> bool:
+        """Whether a slash of ``path`` was percent-encoded, so that it divides nothing. Source: RFC 3986, 2.2."""
+        raw: bytes = self._scope.get("raw_path") or b""
+        # The prefix that the app is mounted under is for whoever mounted it to read.
+        segments = raw.split(b"/")[-self.path.count("/") :]
+        return any(b"%2f" in segment.lower() for segment in segments)
 
     def url(self, path: str) -> str:
         """Return the absolute URL of ``path`` as this client sees the server. Source: RFC 9110, 7.2."""
