@@ -17,6 +17,7 @@ from http.client import HTTPConnection
 from pathlib import Path
 
 import click
+import psutil
 
 from benchmarks.full_size import generate, send
 from benchmarks.measured_server import (
@@ -124,6 +125,12 @@ class Bystander:
             self.longest = max(self.longest, time.perf_counter() - began)
 
 
+def used_cpu(server: MeasuredServer) -> float:
+    """Return the seconds that the server has computed so far."""
+    times = psutil.Process(server.pid).cpu_times()
+    return times.user + times.system
+
+
 def grown(server: MeasuredServer, work: Callable[[], object]) -> int:
     """Return by how many bytes the server was larger during ``work`` than before it."""
     before = forget_high_water(server.pid)
@@ -140,6 +147,7 @@ def remove_uploads(server: MeasuredServer) -> None:
 def compare(server: MeasuredServer, size: int, rounds: int) -> None:
     """Upload by PATCH and by form in turns, and print medians."""
     seconds: dict[str, list[float]] = {"PATCH": [], "form": []}
+    cpu: dict[str, list[float]] = {"PATCH": [], "form": []}
     growth: dict[str, int] = {"PATCH": 0, "form": 0}
 
     def by_patch() -> None:
@@ -153,12 +161,17 @@ def compare(server: MeasuredServer, size: int, rounds: int) -> None:
 
     for _ in range(rounds):
         for name, work in (("PATCH", by_patch), ("form", by_form)):
+            before = used_cpu(server)
             growth[name] = max(growth[name], grown(server, work))
+            cpu[name].append((used_cpu(server) - before) * GIB / size)
             remove_uploads(server)
     for name, measured in seconds.items():
         speed = build_size(size / statistics.median(measured))
-        print(f"{name:11} {speed}/s, peak +{build_size(growth[name])}")
-    print(f"ratio       {statistics.median(seconds['PATCH']) / statistics.median(seconds['form']):.2f}")
+        used = statistics.median(cpu[name])
+        print(f"{name:11} {speed}/s, {used:.2f} CPU s/GiB, peak +{build_size(growth[name])}")
+    for told, measurements in (("speed", seconds), ("CPU", cpu)):
+        ratio = statistics.median(measurements["PATCH"]) / statistics.median(measurements["form"])
+        print(f"ratio       {ratio:.2f} of the {told} of PATCH (more is better)")
 
 
 def show_hostile(server: MeasuredServer) -> None:

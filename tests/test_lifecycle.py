@@ -1091,7 +1091,7 @@ async def test_whatever_requests_come_the_bytes_are_those_that_were_sent(
 @on_a_jumping_loop
 async def test_a_provisional_upload_is_unfinished_and_locked_until_it_is_completed() -> None:
     place = Place(media=MediaRules.of(".txt", "off"))
-    body = Create(length=None, has_body=True)
+    body = Create(length=None)
     async with place.lifecycle.provisional(body, Chunks(b"0123456789")) as upload:
         kept = await place.store.get(upload.id)
         assert (kept.offset, kept.length, kept.is_complete) == (10, None, False)
@@ -1111,7 +1111,7 @@ async def test_whatever_goes_wrong_removes_a_provisional_upload(error: BaseExcep
     place = Place()
 
     async def fail() -> None:
-        async with place.lifecycle.provisional(Create(length=None, has_body=True), Chunks(b"01234")) as upload:
+        async with place.lifecycle.provisional(Create(length=None), Chunks(b"01234")) as upload:
             if is_completed:
                 await place.lifecycle.complete_as(upload, parse_metadata(""))
             raise error
@@ -1130,7 +1130,7 @@ async def test_a_provisional_upload_whose_body_fails_is_gone(error: Exception) -
     """One that is created for good is told of as far as it came, where that is worth something."""
     place = Place()
     with pytest.raises(type(error)):
-        async with place.lifecycle.provisional(Create(length=None, has_body=True), Chunks(b"01234", error=error)):
+        async with place.lifecycle.provisional(Create(length=None), Chunks(b"01234", error=error)):
             pytest.fail("it has no end")
     assert [upload async for upload in place.store.list()] == []
 
@@ -1142,7 +1142,7 @@ async def test_a_provisional_upload_that_is_interrupted_is_gone(by: str) -> None
     body = Sent()
 
     async def provide() -> None:
-        async with place.lifecycle.provisional(Create(length=None, has_body=True), body):
+        async with place.lifecycle.provisional(Create(length=None), body):
             pytest.fail("it was interrupted")
 
     providing = asyncio.create_task(provide())
@@ -1163,7 +1163,7 @@ async def test_nothing_provisional_is_begun_while_the_server_stops() -> None:
     place = Place()
     place.lifecycle.stop()
     with pytest.raises(ServerStopping):
-        async with place.lifecycle.provisional(Create(length=None, has_body=True), Chunks()):
+        async with place.lifecycle.provisional(Create(length=None), Chunks()):
             pytest.fail("it was begun")
 
 
@@ -1173,10 +1173,10 @@ async def test_what_a_provisional_upload_is_completed_as_is_judged() -> None:
     names = {"filename YS5wbmc=": ExtensionRefused, "x " + "YWFh" * 11_000: BadRequest}
     for metadata, error in names.items():
         with pytest.raises(error):
-            async with place.lifecycle.provisional(Create(length=None, has_body=True), Chunks(WAV)) as upload:
+            async with place.lifecycle.provisional(Create(length=None), Chunks(WAV)) as upload:
                 await place.lifecycle.complete_as(upload, parse_metadata(metadata))
     place = Place(media=MediaRules.of(".wav, .mp3"))
     with pytest.raises(ContentRefused):
-        async with place.lifecycle.provisional(Create(length=None, has_body=True), Chunks(WAV)) as upload:
+        async with place.lifecycle.provisional(Create(length=None), Chunks(WAV)) as upload:
             await place.lifecycle.complete_as(upload, parse_metadata("filename YS5tcDM="))
     assert [upload async for upload in place.store.list()] == []

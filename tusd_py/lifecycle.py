@@ -147,7 +147,31 @@ class Lifecycle:
             StorageFull: there is no room for an upload of this length (507).
             ServerStopping: nothing new is begun any more (503).
         """
-        upload, verification = await self._begin(create)
+        if self._is_stopping:
+            raise ServerStopping
+        rules.check_create(create, self._limits)
+        # The name and content of a partial say nothing; those of the final do.
+        extension = "" if create.is_partial else self._media.check_name(create.metadata)
+        verification = self._verification(create)
+        if verification is not None and not create.has_body:
+            verification.check()
+        now = self._now()
+        upload = await self._store.create(
+            Upload(
+                id=self._new_id(),
+                created_at=now,
+                written_at=now,
+                length=create.length,
+                metadata=create.metadata,
+                extension=extension,
+                concat=create.concat,
+                is_partial=create.is_partial,
+                ends_by_word=create.ends_by_word,
+                is_ended=create.ends_by_word and create.is_last and create.size is not None,
+                repr_digest=create.repr_digest,
+            )
+        )
+        _log("created", upload, length=upload.length)
         if not create.has_body and not upload.is_unmarked:
             return upload
         async with self._locks.hold(upload.id) as hold:
@@ -170,17 +194,18 @@ class Lifecycle:
         """Hold a new upload with the bytes of ``body``, for as long as the context lasts: ``complete_as`` is its end.
 
         For requests that count as a whole or not at all, and whose last word on an upload comes behind its bytes.
-        Nobody is told of it before, so that whatever ends the context with an error removes it, complete or not.
+        Nobody is told of it before, so that whatever ends the context with an error removes it, complete or not. The
+        creation itself says nothing of a body.
 
         Raises:
             UploadTooLarge, ExtensionRefused, ContentRefused, BadRequest: see ``create``.
             UploadInterrupted, BodyTimedOut, ServerStopping, ConnectionLost: the body ended early.
             StorageFull: there is no room for it (507).
         """
-        upload, verification = await self._begin(create)
+        upload = await self.create(create, body)
         async with self._locks.hold(upload.id) as hold:
             try:
-                yield await self._receive(upload, create, upload, body, hold, verification, None)
+                yield await self._receive(upload, create, upload, body, hold, None, None)
             except BaseException as error:
                 _log("given up", upload, reason=getattr(error, "code", type(error).__name__))
                 await outlast(self._give_up(upload))
@@ -366,35 +391,6 @@ class Lifecycle:
         await self._store.delete(id)
         _log("expired", upload, offset=upload.offset)
         return upload
-
-    async def _begin(self, create: Create) -> tuple[Upload, Verification | None]:
-        """Decide a creation, and return the upload that it makes, without a byte, and what is to verify its body."""
-        if self._is_stopping:
-            raise ServerStopping
-        rules.check_create(create, self._limits)
-        # The name and content of a partial say nothing; those of the final do.
-        extension = "" if create.is_partial else self._media.check_name(create.metadata)
-        verification = self._verification(create)
-        if verification is not None and not create.has_body:
-            verification.check()
-        now = self._now()
-        upload = await self._store.create(
-            Upload(
-                id=self._new_id(),
-                created_at=now,
-                written_at=now,
-                length=create.length,
-                metadata=create.metadata,
-                extension=extension,
-                concat=create.concat,
-                is_partial=create.is_partial,
-                ends_by_word=create.ends_by_word,
-                is_ended=create.ends_by_word and create.is_last and create.size is not None,
-                repr_digest=create.repr_digest,
-            )
-        )
-        _log("created", upload, length=upload.length)
-        return upload, verification
 
     async def _left_of(self, upload: Upload, error: UploadError) -> Upload | None:
         """Return what is left of a creation that ``error`` ended, ``None`` where it is nothing: then it is removed."""

@@ -14,7 +14,7 @@ import pytest
 import requests
 
 from tests.end_to_end.pages import serving_page
-from tests.end_to_end.uploads import KIB, MIB, TUS, make_recording, wait_until
+from tests.end_to_end.uploads import KIB, MIB, TUS, create, id_of, make_recording, wait_until
 from tests.forms import PATH, begin, detail, file_part, form
 from tests.live import Connection
 from tests.server_process import ServerProcess
@@ -205,6 +205,26 @@ def test_what_a_killed_server_leaves_of_a_form_is_swept(tmp_path: Path, recordin
     flags = ("--partial-upload-expiry-seconds", "0.5", "--sweep-interval-seconds", "0.1")
     with ServerProcess(upload_dir, *flags):
         wait_until(lambda: not files_in(upload_dir))
+
+
+def test_a_form_that_takes_its_time_is_not_swept(tmp_path: Path, recording: Path) -> None:
+    """Its first file waits for the second one for longer than an unfinished upload may be left."""
+    upload_dir = tmp_path / "uploads"
+    flags = ("--partial-upload-expiry-seconds", "0.5", "--sweep-interval-seconds", "0.1", "--form-max-files", "2")
+    with ServerProcess(upload_dir, *flags, "--workers", "2") as server, Connection(server.port) as connection:
+        first, second = (file_part(recording.read_bytes(), name) for name in ("first.wav", "second.wav"))
+        body = form(first, second)
+        begin(connection, length=len(body)).send(body[: len(first) + 100])
+        wait_until(lambda: bool(list(upload_dir.glob("partial/*.part"))))
+        left = create(server.url, 10)
+        wait_until(lambda: httpx2.head(left, headers=TUS).status_code in (404, 410))
+        wait_until(lambda: not list(upload_dir.glob(f"partial/{id_of(left)}*")))
+
+        answer = connection.send(body[len(first) + 100 :]).answer()
+
+        assert answer.status == 200
+        for said, name in zip(json.loads(answer.body), ("first.wav", "second.wav"), strict=True):
+            assert_kept(upload_dir, said, recording, name)
 
 
 def test_a_server_that_stops_tells_the_client_and_keeps_nothing(tmp_path: Path, recording: Path) -> None:

@@ -7,12 +7,17 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.end_to_end.pages import serving_page
 from tests.end_to_end.uploads import assert_stored
 from tests.media_files import make_media_file
 from tests.server_process import ServerProcess
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser
 
 README = Path(__file__).parents[2] / "README.md"
 ENDPOINT = "http://127.0.0.1:8080/files/"
@@ -82,6 +87,21 @@ def test_the_line_for_curl_sends_a_form_and_is_answered_as_it_says(
 
 def test_the_lines_for_httpx2_send_a_form(server: ServerProcess, upload_dir: Path, recording: Path) -> None:
     path = run([sys.executable, "-c", form_example("httpx2.post(", server)], recording.parent)
+
+    assert (upload_dir / path).read_bytes() == recording.read_bytes()
+
+
+@pytest.mark.xdist_group("browser")
+def test_the_lines_of_the_page_send_a_form(
+    server: ServerProcess, upload_dir: Path, recording: Path, browser: Browser
+) -> None:
+    page = f"<!DOCTYPE html><title>form</title>{form_example('<form', server)}"
+    with serving_page(page.encode()) as url, browser.new_page() as tab:
+        tab.goto(url)
+        tab.set_input_files("input[type=file]", recording)
+        with tab.expect_navigation():
+            tab.click("button")
+        path = json.loads(tab.inner_text("body"))["path"]
 
     assert (upload_dir / path).read_bytes() == recording.read_bytes()
 

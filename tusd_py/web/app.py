@@ -5,28 +5,25 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator, Callable, Collection
+from collections.abc import AsyncIterator, Collection
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 
 from starlette.middleware.cors import CORSMiddleware
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from tusd_py.errors import UploadError
 from tusd_py.expiration import Sweeper
 from tusd_py.lifecycle import Lifecycle
 from tusd_py.locks.base import Locks
 from tusd_py.protocol.dialects import Dialects
-from tusd_py.protocol.messages import Reply
 from tusd_py.storage.base import Store
 from tusd_py.web.endpoints import Endpoints
 from tusd_py.web.form import Form, FormRules
-from tusd_py.web.form_answers import build_refused
 from tusd_py.web.forwarding import Forwarding, Proxies
 from tusd_py.web.health import Health
 from tusd_py.web.request_log import RequestLog
 from tusd_py.web.safety import safely
-from tusd_py.web.wire import Exchange, path_of
+from tusd_py.web.wire import path_of
 
 METHODS = ("GET", "HEAD", "POST", "PATCH", "DELETE", "OPTIONS")
 
@@ -101,9 +98,6 @@ class Cors:
     max_age: int = 86400
 
 
-# Words a refusal for one request.
-Refused = Callable[[Exchange, UploadError], Reply]
-
 EVERY_ORIGIN = Cors()
 NOBODY = Proxies(())
 
@@ -150,16 +144,14 @@ class Application:
             downloads=downloads,
         )
 
-        def in_front(app: ASGIApp, methods: Collection[str], refused: Refused) -> ASGIApp:
-            answering = app if cors is None else _with_cors(app, cors, methods)
+        def in_front(app: Endpoints | Form) -> ASGIApp:
+            answering = app if cors is None else _with_cors(app, cors, app.methods)
             # Outside of CORS: preflights for other hosts are refused too.
-            return Forwarding(answering, refused, proxies=proxies, hosts=hosts)
+            return Forwarding(answering, app.refused, proxies=proxies, hosts=hosts)
 
-        self._uploads = in_front(endpoints, endpoints.methods, endpoints.refused)
+        self._uploads = in_front(endpoints)
         self._form = None if form is None else Form(lifecycle, form, endpoints.location)
-        self._forms = (
-            None if self._form is None else in_front(self._form, METHODS, lambda _, error: build_refused(error))
-        )
+        self._forms = None if self._form is None else in_front(self._form)
         self._health = Health(store, locks, health_path=health_path, ready_path=ready_path)
         self._app: ASGIApp = RequestLog(self._route, level_of=self._level_of, monotonic=time.monotonic)
 

@@ -83,17 +83,17 @@ class Endpoints:
             if exchange.has_started or not exchange.body.is_read:
                 return
             # The server ended the body before its length, which some do for a cut; if it is none, somebody waits.
-            reply = dialect.refused(_BODY_CUT, exchange.method)
+            reply = self.refused(exchange, _BODY_CUT)
         except Exception as error:
             if exchange.has_started:
                 # An answer that cannot be ended as it began is cut, never ended as if it were whole.
                 raise
-            reply = dialect.refused(explained(error), exchange.method)
+            reply = self.refused(exchange, explained(error))
         if reply is not None:
             await exchange.answer(reply)
 
     def refused(self, exchange: Exchange, error: UploadError) -> Reply:
-        """Return how a request is told of ``error`` that somebody found in front of us."""
+        """Say why not, as the client of ``exchange`` expects it."""
         return self._dialects.of(exchange.fields).refused(error, exchange.method)
 
     def location(self, exchange: Exchange, id: str) -> str:

@@ -13,7 +13,14 @@ from urllib.parse import urlsplit
 
 from starlette.types import Receive, Scope, Send
 
-from tusd_py.errors import ConnectionLost, MethodNotAllowed, OriginRefused, ServerStopping, UploadTooLarge
+from tusd_py.errors import (
+    ConnectionLost,
+    MethodNotAllowed,
+    OriginRefused,
+    ServerStopping,
+    UploadError,
+    UploadTooLarge,
+)
 from tusd_py.lifecycle import Lifecycle
 from tusd_py.protocol.fields import build_metadata
 from tusd_py.protocol.forms import PartHead, bad_form, parse_boundary
@@ -60,6 +67,11 @@ class Form:
         self._reading: set[FormReader] = set()
         self._is_stopping = False
 
+    @property
+    def methods(self) -> frozenset[str]:
+        """All methods that there are."""
+        return frozenset(METHODS)
+
     def start(self) -> None:
         """Take forms again after ``stop``."""
         self._is_stopping = False
@@ -82,10 +94,14 @@ class Form:
             if not exchange.body.is_read:
                 return
             # The server ended the body before its length, which some do for a cut; if it is none, somebody waits.
-            reply = build_refused(_CUT)
+            reply = self.refused(exchange, _CUT)
         except Exception as error:
-            reply = build_refused(explained(error))
+            reply = self.refused(exchange, explained(error))
         await exchange.answer(reply)
+
+    def refused(self, exchange: Exchange, error: UploadError) -> Reply:
+        """Say why not."""
+        return build_refused(error)
 
     async def _respond(self, exchange: Exchange) -> Reply:
         exchange.check_head()
@@ -134,7 +150,7 @@ class Form:
         async with AsyncExitStack() as held:
             while (file := await reader.next_file()) is not None:
                 metadata = build_file_metadata(file.head, names[unnamed] if len(names) > unnamed else "")
-                create = Create(length=None, metadata=metadata, has_body=True)
+                create = Create(length=None, metadata=metadata)
                 upload = await held.enter_async_context(self._lifecycle.provisional(create, file))
                 begun.append((file.head, upload))
                 unnamed += not file.head.filename

@@ -91,8 +91,9 @@ class Content:
         """Tell whether what looks like a delimiter is one; ``False`` where that does not show yet."""
         end = at + len(self._delimiter)
         after = chunk[end : end + 2]
-        # Another part begins, or the form ends. Blanks may stand before the end of the line; the library looks at them.
-        if after in (b"\r\n", b"--") or after[:1] in (b" ", b"\t"):
+        # Another part begins, or the form ends. Blanks before the end of the line are what gateways of mail may add and
+        # clients must not; not every version of the library knows them.
+        if after in (b"\r\n", b"--"):
             return True
         if after not in (b"", b"\r", b"-"):
             raise bad_form("a line of the file begins with the boundary of the form")
@@ -200,8 +201,10 @@ class FormParser:
     def _take_data(self, data: bytes, start: int, end: int) -> None:
         assert self._part.name != FILE, "the content of files does not pass here"
         self._size += end - start
-        if self._size > MAX_FIELD:
-            raise bad_form(f"a field of the form holds more than {MAX_FIELD} bytes")
+        # A name may be as long as one in the head of a part: it is kept, and so much of it for every form.
+        most = MAX_HEAD_FIELD if self._part.name == FILENAME else MAX_FIELD
+        if self._size > most:
+            raise bad_form(f"a field of the form holds more than {most} bytes")
         if self._part.name == FILENAME:
             self._value += data[start:end]
 
