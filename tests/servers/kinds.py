@@ -45,6 +45,14 @@ class Kind:
         """Whether our own protocol speaks: all that arrived before a cut is kept, and a stop is answered."""
         return self.program == "tusd-py"
 
+    def keeps_a_cut(self, size: int) -> bool:
+        """Whether all of ``size`` bytes is kept of a body that ends with FIN.
+
+        uvloop drops what it has decrypted but not handed over yet where TLS ends without a word (close_notify). That
+        is what it reads ahead while we hold it back.
+        """
+        return self.is_ours and (size <= 65536 or not (self.is_encrypted and self.loop == "uvloop"))
+
     @property
     def is_http_1(self) -> bool:
         """Whether requests of a connection stand in a row, and may wait for 100."""
@@ -78,7 +86,7 @@ def each(kinds: Iterable[Kind]) -> list[ParameterSet]:
 
 
 # For tests of what our own protocol promises, and no other server does.
-OURS_ALONE = pytest.mark.parametrize("kind", each(OURS), indirect=True)
+OURS_ALONE = pytest.mark.parametrize("kind", each(kind for kind in OURS if not kind.is_unix), indirect=True)
 
 
 @dataclass(frozen=True)

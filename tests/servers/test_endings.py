@@ -20,10 +20,11 @@ def test_a_silent_body_is_ended_and_what_it_brought_is_kept(
 ) -> None:
     content = noise(300_000)
     with running(kind, tmp_path, certificate, IDLE) as server:
-        for size in (len(content), None):
-            path = server.create(len(content))
-            with server.connect() as silent:
-                request = server.begin(silent, path, 0, size).send(content[:100_000])
+        paths = [server.create(len(content)) for _ in range(2)]
+        with server.connect() as one, server.connect() as another:
+            sized = server.begin(one, paths[0], 0, len(content)).send(content[:100_000])
+            chunked = server.begin(another, paths[1], 0, None).send(content[:100_000])
+            for request in (sized, chunked):
                 try:
                     answer = request.answer()
                 except ConnectionError:
@@ -31,6 +32,7 @@ def test_a_silent_body_is_ended_and_what_it_brought_is_kept(
                     assert server.kind.is_ours
                 else:
                     assert (answer.status, answer.fields["upload-offset"]) == (409, "100000")
+        for path in paths:
             assert server.resume(path, content) == 100_000
             assert server.content(path) == content
 
