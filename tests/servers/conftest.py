@@ -1,30 +1,14 @@
 from __future__ import annotations
 
 import os
-import ssl
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import trustme
 
-from tests.servers.kinds import EVERY, Certificate, Kind, Running, each, running
+from tests.live import Certificate
+from tests.servers.kinds import EVERY, Kind, Running, each, running
 from tests.worlds.conftest import run
-
-
-@pytest.fixture(scope="session")
-def certificate(tmp_path_factory: pytest.TempPathFactory) -> Certificate:
-    """A certificate for this machine."""
-    folder = tmp_path_factory.mktemp("certificate")
-    authority = trustme.CA()
-    issued = authority.issue_cert("127.0.0.1", "localhost")
-    for blob in issued.cert_chain_pems:
-        blob.write_to_path(str(folder / "chain.pem"), append=True)
-    issued.private_key_pem.write_to_path(str(folder / "key.pem"))
-    trust = ssl.create_default_context()
-    authority.configure_trust(trust)
-    trust.set_alpn_protocols(["h2", "http/1.1"])
-    return Certificate(folder / "chain.pem", folder / "key.pem", trust)
 
 
 @pytest.fixture(scope="session", params=each(EVERY))

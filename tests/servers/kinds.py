@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import shutil
 import socket
-import ssl
 import subprocess
 import sys
 import tempfile
@@ -19,7 +18,7 @@ import pytest
 from _pytest.mark import ParameterSet
 
 import tusd_py
-from tests.live import Answer, Server
+from tests.live import Answer, Certificate, Server
 from tests.server_process import PATIENCE, ServerProcess, surroundings, wait_until
 from tests.servers.wires import APPEND, TUS, Http1, Http2, Request, Wire
 
@@ -87,15 +86,6 @@ def each(kinds: Iterable[Kind]) -> list[ParameterSet]:
 
 # For tests of what our own protocol promises, and no other server does.
 OURS_ALONE = pytest.mark.parametrize("kind", each(kind for kind in OURS if not kind.is_unix), indirect=True)
-
-
-@dataclass(frozen=True)
-class Certificate:
-    """A certificate with its chain, its key, and what trusts it."""
-
-    chain: Path
-    key: Path
-    trust: ssl.SSLContext
 
 
 @dataclass

@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from tests.live import Certificate
 from tests.server_process import wait_until
-from tests.servers.kinds import Certificate, Kind, Running, running
+from tests.servers.kinds import Kind, Running, running
 from tests.servers.test_cuts import FRAMINGS, stall
 from tests.servers.test_uploads import noise
 from tests.worlds.test_disks import fill
