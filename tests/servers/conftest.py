@@ -23,7 +23,7 @@ def disk(kind: Kind, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]
     """A small disk for the server, or a plain folder where none can be mounted."""
     folder = tmp_path_factory.mktemp("disk")
     if os.geteuid() == 0:
-        run("mount", "-t", "tmpfs", "-o", "size=128m", "tmpfs", str(folder))
+        run("mount", "-t", "tmpfs", "-o", "size=96m", "tmpfs", str(folder))
     yield folder
     if folder.is_mount():
         run("umount", "-l", str(folder))

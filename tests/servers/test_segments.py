@@ -170,7 +170,7 @@ def test_a_second_head_may_begin_anywhere_in_the_segment_of_a_body(server: Runni
 
 
 def test_many_small_appends_in_a_row_are_answered_in_order(server: Running) -> None:
-    count = 200
+    count = 100
     content = noise(10 * count)
     path = server.create(len(content))
     with server.connect() as wire:
