@@ -1,15 +1,34 @@
-"""For all tests: where CI promises that every program is there, a test that is skipped is a failure."""
+"""For all tests: a certificate, and where CI promises that every program is there, a skipped test is a failure."""
 
 from __future__ import annotations
 
 import os
+import ssl
 
 import hypothesis
 import pytest
+import trustme
+
+from tests.live import Certificate
 
 # A machine that is busy with other things is no reason to fail.
 hypothesis.settings.register_profile("patient", deadline=None)
 hypothesis.settings.load_profile("patient")
+
+
+@pytest.fixture(scope="session")
+def certificate(tmp_path_factory: pytest.TempPathFactory) -> Certificate:
+    """A certificate for this machine."""
+    folder = tmp_path_factory.mktemp("certificate")
+    authority = trustme.CA()
+    issued = authority.issue_cert("127.0.0.1", "localhost")
+    for blob in issued.cert_chain_pems:
+        blob.write_to_path(str(folder / "chain.pem"), append=True)
+    issued.private_key_pem.write_to_path(str(folder / "key.pem"))
+    trust = ssl.create_default_context()
+    authority.configure_trust(trust)
+    trust.set_alpn_protocols(["h2", "http/1.1"])
+    return Certificate(folder / "chain.pem", folder / "key.pem", trust)
 
 
 def _skips(config: pytest.Config) -> list[pytest.TestReport]:

@@ -121,12 +121,25 @@ class Connection:
 
 
 @dataclass(frozen=True)
+class Certificate:
+    """A certificate with its chain, its key, and what trusts it."""
+
+    chain: Path
+    key: Path
+    trust: ssl.SSLContext
+
+
+@dataclass(frozen=True)
 class Server:
     """Where the app is served: on a port, or at the ``path`` of a Unix socket; ``tls`` is what its clients trust."""
 
     port: int
     tls: ssl.SSLContext | None = None
     path: Path | None = None
+
+    @property
+    def scheme(self) -> str:
+        return "http" if self.tls is None else "https"
 
     def connect(self) -> Connection:
         return Connection(self.open())
@@ -174,11 +187,30 @@ class Server:
 
 @contextlib.contextmanager
 def serving(
-    app: ASGIApp, *, root_path: str = "", loop: str = "asyncio", http: type[asyncio.Protocol] | Literal["auto"] = "auto"
+    app: ASGIApp,
+    *,
+    root_path: str = "",
+    loop: str = "asyncio",
+    http: type[asyncio.Protocol] | Literal["auto"] = "auto",
+    certificate: Certificate | None = None,
 ) -> Iterator[Server]:
-    """Serve ``app`` on a free loopback port while the context lasts; ``http`` speaks HTTP, by default plain uvicorn."""
+    """Serve ``app`` on a free loopback port while the context lasts.
+
+    ``http`` speaks HTTP, by default plain uvicorn, and with a ``certificate`` TLS is around it.
+    """
     listener = socket.create_server(("127.0.0.1", 0), backlog=512)
-    config = uvicorn.Config(app, log_level="error", root_path=root_path, ws="none", loop=loop, lifespan="on", http=http)
+    listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    config = uvicorn.Config(
+        app,
+        log_level="error",
+        root_path=root_path,
+        ws="none",
+        loop=loop,
+        lifespan="on",
+        http=http,
+        ssl_certfile=certificate.chain if certificate else None,
+        ssl_keyfile=certificate.key if certificate else None,
+    )
     server = uvicorn.Server(config)
     started = threading.Event()
     startup = server.startup
@@ -192,7 +224,7 @@ def serving(
     thread.start()
     assert started.wait(20), "the server did not start"
     try:
-        yield Server(listener.getsockname()[1])
+        yield Server(listener.getsockname()[1], certificate.trust if certificate else None)
     finally:
         server.should_exit = True
         thread.join(20)

@@ -11,8 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.live import APPEND, TUS, Answer, Connection, Server
+from tests.live import APPEND, TUS, Answer, Certificate, Connection, Server
 from tests.server_process import ServerProcess
+from tests.servers.kinds import OURS, running
 
 HOST = "Host: localhost\r\n"
 UNKNOWN = "/files/0123456789abcdef0123456789abcdef"
@@ -27,11 +28,12 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("parent") / "uploads"
 
 
-@pytest.fixture(scope="module")
-def server(folder: Path) -> Iterator[Server]:
-    """A server that takes anything; one for all tests, none of which does it any harm."""
-    with ServerProcess(folder, *FLAGS) as process:
-        yield Server(process.port)
+@pytest.fixture(scope="module", params=["uvloop", "asyncio-tls"])
+def server(request: pytest.FixtureRequest, folder: Path, certificate: Certificate) -> Iterator[Server]:
+    """A server that takes anything, on each loop, once with TLS; one for all tests, none of which does it any harm."""
+    [kind] = (kind for kind in OURS if kind.name == request.param)
+    with running(kind, folder, certificate) as found:
+        yield found.server
 
 
 def metadata(**values: str | bytes) -> str:

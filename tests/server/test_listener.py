@@ -189,6 +189,14 @@ def test_a_socket_that_is_named_by_its_descriptor_is_served(uploads: Path, writt
             assert Server(server.port).ask("OPTIONS", "/files/").status == 204
 
 
+def test_no_answer_waits_for_the_one_before_it_to_be_acknowledged() -> None:
+    """Loops that do not see to it themselves leave connections as the listener has them."""
+    with listen("127.0.0.1", 0) as listener, socket.create_connection(listener.getsockname()):
+        accepted, _ = listener.accept()
+        with accepted:
+            assert accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+
+
 def test_variables_for_another_process_are_not_for_us(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from starlette.types import Receive, Scope, Send
 
-from tests.live import APPEND, TUS, Connection, Server, serving
+from tests.live import APPEND, TUS, Certificate, Connection, Server, serving
 from tests.server_process import wait_until
 from tusd_py import TusApp
 from tusd_py.server.crowd import Crowd
@@ -52,19 +52,25 @@ def loop(request: pytest.FixtureRequest) -> str:
     return name
 
 
+@pytest.fixture(scope="module", params=["plain", "tls"])
+def tls(request: pytest.FixtureRequest, certificate: Certificate) -> Certificate | None:
+    """The certificate of the server, or none."""
+    return certificate if request.param == "tls" else None
+
+
 @pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory, loop: str) -> Iterator[Server]:
+def server(tmp_path_factory: pytest.TempPathFactory, loop: str, tls: Certificate | None) -> Iterator[Server]:
     """A server that takes anything."""
     app = TusApp(upload_dir=tmp_path_factory.mktemp("uploads"), allowed_upload_extensions="*", sniff="off")
-    with serving(app, loop=loop, http=Patient) as server:
+    with serving(app, loop=loop, http=Patient, certificate=tls) as server:
         yield server
 
 
 @pytest.fixture(scope="module")
-def hasty(tmp_path_factory: pytest.TempPathFactory, loop: str) -> Iterator[Server]:
+def hasty(tmp_path_factory: pytest.TempPathFactory, loop: str, tls: Certificate | None) -> Iterator[Server]:
     """A server that waits for no head."""
     app = TusApp(upload_dir=tmp_path_factory.mktemp("uploads"), allowed_upload_extensions="*", sniff="off")
-    with serving(app, loop=loop, http=Hasty) as server:
+    with serving(app, loop=loop, http=Hasty, certificate=tls) as server:
         yield server
 
 

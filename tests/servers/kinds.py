@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import shutil
 import socket
-import ssl
 import subprocess
 import sys
 import tempfile
@@ -19,7 +18,7 @@ import pytest
 from _pytest.mark import ParameterSet
 
 import tusd_py
-from tests.live import Answer, Server
+from tests.live import Answer, Certificate, Server
 from tests.server_process import PATIENCE, ServerProcess, surroundings, wait_until
 from tests.servers.wires import APPEND, TUS, Http1, Http2, Request, Wire
 
@@ -44,6 +43,14 @@ class Kind:
     def is_ours(self) -> bool:
         """Whether our own protocol speaks: all that arrived before a cut is kept, and a stop is answered."""
         return self.program == "tusd-py"
+
+    def keeps_a_cut(self, size: int) -> bool:
+        """Whether all of ``size`` bytes is kept of a body that ends with FIN.
+
+        uvloop drops what it has decrypted but not handed over yet where TLS ends without a word (close_notify). That
+        is what it reads ahead while we hold it back.
+        """
+        return self.is_ours and (size <= 65536 or not (self.is_encrypted and self.loop == "uvloop"))
 
     @property
     def is_http_1(self) -> bool:
@@ -78,16 +85,7 @@ def each(kinds: Iterable[Kind]) -> list[ParameterSet]:
 
 
 # For tests of what our own protocol promises, and no other server does.
-OURS_ALONE = pytest.mark.parametrize("kind", each(OURS), indirect=True)
-
-
-@dataclass(frozen=True)
-class Certificate:
-    """A certificate with its chain, its key, and what trusts it."""
-
-    chain: Path
-    key: Path
-    trust: ssl.SSLContext
+OURS_ALONE = pytest.mark.parametrize("kind", each(kind for kind in OURS if not kind.is_unix), indirect=True)
 
 
 @dataclass

@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from tests.live import Certificate
 from tests.server_process import wait_until
-from tests.servers.kinds import Certificate, Kind, Running, running
+from tests.servers.kinds import Kind, Running, running
 from tests.servers.test_cuts import FRAMINGS, stall
 from tests.servers.test_uploads import noise
 from tests.worlds.test_disks import fill
@@ -20,10 +21,11 @@ def test_a_silent_body_is_ended_and_what_it_brought_is_kept(
 ) -> None:
     content = noise(300_000)
     with running(kind, tmp_path, certificate, IDLE) as server:
-        for size in (len(content), None):
-            path = server.create(len(content))
-            with server.connect() as silent:
-                request = server.begin(silent, path, 0, size).send(content[:100_000])
+        paths = [server.create(len(content)) for _ in range(2)]
+        with server.connect() as one, server.connect() as another:
+            sized = server.begin(one, paths[0], 0, len(content)).send(content[:100_000])
+            chunked = server.begin(another, paths[1], 0, None).send(content[:100_000])
+            for request in (sized, chunked):
                 try:
                     answer = request.answer()
                 except ConnectionError:
@@ -31,6 +33,7 @@ def test_a_silent_body_is_ended_and_what_it_brought_is_kept(
                     assert server.kind.is_ours
                 else:
                     assert (answer.status, answer.fields["upload-offset"]) == (409, "100000")
+        for path in paths:
             assert server.resume(path, content) == 100_000
             assert server.content(path) == content
 

@@ -2,14 +2,39 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Literal
 
 import pytest
 
-from tests.live import APPEND, TUS, Connection, Server
+from tests.live import APPEND, TUS, Certificate, Connection, Server, serving
+from tusd_py import TusApp
+from tusd_py.server.protocol import LimitedProtocol
 from tusd_py.web import wire
 
 HOST = "Host: x\r\n"
+WAYS = ("plain uvicorn", "asyncio", "uvloop", "asyncio with TLS", "uvloop with TLS")
+
+# For what does not depend on it.
+ONE_WAY = pytest.mark.parametrize("way", ["uvloop"], indirect=True)
+
+
+@pytest.fixture(params=WAYS)
+def way(request: pytest.FixtureRequest) -> str:
+    """How bytes come: as any ASGI server hands them over, or through our own protocol, on each loop."""
+    name: str = request.param
+    return name
+
+
+@pytest.fixture
+def server(folder: Path, way: str, certificate: Certificate) -> Iterator[Server]:
+    """A server that takes anything up to 1000 bytes, under /files/."""
+    app = TusApp(upload_dir=folder, allowed_upload_extensions="*", sniff="off", max_file_size=1000)
+    loop = "uvloop" if "uvloop" in way else "asyncio"
+    http: Literal["auto"] | type[LimitedProtocol] = "auto" if way == "plain uvicorn" else LimitedProtocol
+    with serving(app, loop=loop, http=http, certificate=certificate if "TLS" in way else None) as server:
+        yield server
 
 
 def patch(path: str, offset: int, fields: str) -> str:
@@ -219,9 +244,10 @@ def test_http_1_0_is_served(server: Server) -> None:
         connection.send(f"POST /files/ HTTP/1.0\r\n{TUS}Upload-Length: 3\r\n\r\n")
         answer = connection.answer()
     assert answer.status == 201
-    assert answer.fields["location"].startswith(f"http://127.0.0.1:{server.port}/files/")
+    assert answer.fields["location"].startswith(f"{server.scheme}://127.0.0.1:{server.port}/files/")
 
 
+@ONE_WAY
 @pytest.mark.parametrize("host", ["evil.example/x", "a b", "a@b", "<script>", "[::1", "a:b", "x:1:2", "x:123456", ""])
 def test_a_host_that_is_none_is_refused(server: Server, folder: Path, host: str) -> None:
     with server.connect() as connection:
@@ -241,7 +267,7 @@ def test_a_request_has_one_host(server: Server, hosts: str) -> None:
 def test_a_location_begins_with_the_host_of_the_request(server: Server, host: str) -> None:
     with server.connect() as connection:
         connection.send(f"POST /files/ HTTP/1.1\r\nHost: {host}\r\n{TUS}Upload-Length: 3\r\n\r\n")
-        assert connection.answer().fields["location"].startswith(f"http://{host}/files/")
+        assert connection.answer().fields["location"].startswith(f"{server.scheme}://{host}/files/")
 
 
 @pytest.mark.parametrize("coding", ["gzip, chunked", "gzip", "identity", "chunked, chunked"])
@@ -253,6 +279,7 @@ def test_a_body_in_another_coding_is_not_stored(server: Server, coding: str) -> 
     assert server.offset(path) == 0
 
 
+@ONE_WAY
 @pytest.mark.parametrize(
     "path",
     [

@@ -108,11 +108,15 @@ def listen(host: str, port: int) -> socket.socket:
     # "::" means everything, as 0.0.0.0 does for those who think of IPv4 alone.
     is_dual = host == "::" and socket.has_dualstack_ipv6()
     try:
-        return socket.create_server(address, family=family, backlog=BACKLOG, dualstack_ipv6=is_dual)
+        listener = socket.create_server(address, family=family, backlog=BACKLOG, dualstack_ipv6=is_dual)
     except OSError as error:
         number = error.errno or 0
         advice = LISTEN_TROUBLES.get(number) or f"{os.strerror(number)}; choose another --host or --port"
         raise CannotServe(f"cannot listen on {host}, port {port}: {advice}") from None
+    # Connections inherit it. asyncio sets it on those of listeners alone whose protocol is told by its number, which
+    # that of this one is not, and an answer in two writes then waits for the client to acknowledge the first (40 ms).
+    listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    return listener
 
 
 def listen_unix(path: Path, mode: int) -> socket.socket:
