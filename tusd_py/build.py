@@ -77,6 +77,7 @@ class TusApp(Application):
             cors=_cors(settings),
             health_path=settings.health_path,
             ready_path=settings.ready_path,
+            send_timeout=settings.send_timeout_seconds,
         )
 
 
@@ -88,6 +89,7 @@ def assemble(settings: Settings, *, store: Store | None = None, locks: Locks | N
     limits = Limits(
         max_size=settings.max_file_size,
         partial_expiry=_timedelta(settings.partial_upload_expiry_seconds),
+        partial_lifetime=_timedelta(settings.partial_upload_lifetime_seconds),
     )
     surroundings = Surroundings(
         limits=limits,

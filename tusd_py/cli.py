@@ -239,6 +239,7 @@ def _plan(settings: Settings) -> Plan:
         root_path=settings.root_path,
         shutdown_timeout=settings.shutdown_timeout_seconds,
         head_timeout=settings.head_timeout_seconds,
+        send_timeout=settings.send_timeout_seconds,
         tls=Tls(certificate, key) if certificate and key else None,
     )
 

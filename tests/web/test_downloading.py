@@ -7,6 +7,7 @@ import fcntl
 import os
 import socket
 import threading
+import time
 from base64 import b64encode
 from collections.abc import AsyncGenerator, Generator, Iterator, MutableMapping
 from contextlib import aclosing
@@ -131,7 +132,7 @@ def test_a_range_is_answered_with_its_bytes_alone(server: Server, range: str, co
         assert answer.fields[name] == whole.fields[name]
 
 
-@pytest.mark.parametrize("range", ["bytes=0-1,4-5", "bytes=x", "items=0-1", "bytes=" + "0-," * 15_000])
+@pytest.mark.parametrize("range", ["bytes=0-1,4-5", "bytes=x", "items=0-1", "bytes=" + "0-," * 5_000])
 def test_several_ranges_and_malformed_ones_are_answered_with_the_whole(server: Server, range: str) -> None:
     answer = server.ask("GET", finish(server), f"Range: {range}\r\n")
     assert (answer.status, answer.body) == (200, CONTENT)
@@ -325,6 +326,32 @@ def begin_download(server: Server, path: str) -> Generator[bytes, None, None]:
 
 def size_of_the_rest(first: bytes, rest: Iterator[bytes]) -> int:
     return len(first.partition(b"\r\n\r\n")[2]) + sum(map(len, rest))
+
+
+def test_a_client_that_takes_nothing_is_left(store: WatchedStore) -> None:
+    app = TusApp(store=store, allowed_upload_extensions="*", sniff="off", send_timeout_seconds="200ms")
+    with serving(app) as server:
+        path = finish(server, bytes(LARGE))
+        download = begin_download(server, path)
+        first = next(download)
+        assert store.was_left.wait(20)
+        assert store.given < LARGE
+        # What had been sent before can still be had, and its end shows that it is not all.
+        assert size_of_the_rest(first, download) < LARGE
+
+
+def test_a_client_that_takes_a_little_now_and_then_gets_everything(store: WatchedStore) -> None:
+    """The time counts from the last bytes that it took, not from the beginning."""
+    app = TusApp(store=store, allowed_upload_extensions="*", sniff="off", send_timeout_seconds="1s")
+    with serving(app) as server, socket.create_connection(("127.0.0.1", server.port), timeout=20) as connection:
+        path = finish(server, bytes(LARGE))
+        connection.sendall(f"GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n".encode())
+        size, began = 0, time.monotonic()
+        while data := connection.recv(1024 * 1024):
+            size += len(data)
+            if time.monotonic() - began < 2:
+                time.sleep(0.1)  # A slow client.
+        assert size > LARGE
 
 
 def test_data_that_is_cut_while_it_is_read_cuts_the_connection(large: Server, folder: Path) -> None:

@@ -125,6 +125,7 @@ class Application:
         cors: Cors | None = EVERY_ORIGIN,
         health_path: str | None = "/healthz",
         ready_path: str | None = "/readyz",
+        send_timeout: float | None = None,
     ) -> None:
         self._lifecycle = lifecycle
         self._sweeper = sweeper
@@ -140,6 +141,7 @@ class Application:
             public_url=public_url,
             relative_location=relative_location,
             downloads=downloads,
+            send_timeout=send_timeout,
         )
         answering: ASGIApp = endpoints if cors is None else _with_cors(endpoints, cors)
         # Outside of CORS: preflights for other hosts are refused too.
