@@ -123,7 +123,9 @@ class Sweeper:
                     await self._end(upload, self._expire, swept.expired, swept, dry_run=dry_run)
                 continue
             is_left = rules.is_expired(upload, self._limits, now) or self._is_stale(upload, now, before)
-            if (upload.is_whole and not upload.is_complete) or (is_left and is_confirmed(upload)):
+            if upload.is_whole and not upload.is_complete:
+                await self._end(upload, self._complete, swept.expired, swept, dry_run=dry_run)
+            elif is_left and is_confirmed(upload):
                 await self._end(upload, self._expire, swept.expired, swept, dry_run=dry_run)
         if self._completed_expiry is not None:
             async for upload in self._store.list(complete=True):
@@ -161,6 +163,10 @@ class Sweeper:
 
     async def _expire(self, upload: Upload) -> bool:
         return await self._lifecycle.expire(upload.id, left_at=upload.written_at) is not None
+
+    async def _complete(self, upload: Upload) -> bool:
+        # Whoever completes it finds out whether it is one that expires all the same, a partial for example.
+        return await self._lifecycle.expire(upload.id) is not None
 
     async def _remove(self, upload: Upload) -> bool:
         await self._store.delete(upload.id)

@@ -136,6 +136,20 @@ def test_locations_are_those_that_the_client_can_reach(tmp_path: Path) -> None:
         assert answer.fields["location"].startswith("http://media.example:8000/files/")
 
 
+def test_what_clients_say_of_other_proxies_is_not_passed_on(tmp_path: Path) -> None:
+    with (
+        ServerProcess(tmp_path / "uploads", variables=trust()) as process,
+        nginx(tmp_path / "nginx", upstream=process.port, port=free_port()) as server,
+    ):
+        for forged in ("X-Forwarded-Prefix: /evil", "X-Forwarded-Host: evil.example", "X-Forwarded-For: 192.0.2.66"):
+            answer = ask(server, "POST", "/files/", f"{TUS}Upload-Length: 1\r\n{forged}\r\n")
+            assert answer.fields["location"].startswith("http://media.example:8000/files/")
+        forged = "Forwarded: for=192.0.2.66;host=evil.example;proto=https"
+        answer = ask(server, "POST", "/files/", f"{TUS}Upload-Length: 1\r\n{forged}\r\n")
+        assert answer.fields["location"].startswith("http://media.example:8000/files/")
+    assert "192.0.2.66" not in process.log
+
+
 def test_certificates_in_the_folder_switch_tls_on(tmp_path: Path) -> None:
     both = tmp_path / "both.pem"
     trustme.CA().issue_cert("media.example").private_key_and_cert_chain_pem.write_to_path(str(both))

@@ -21,6 +21,7 @@ from starlette.types import Message
 
 from tests.live import APPEND, TUS, Answer, Server, serving
 from tests.media_files import make_media_file
+from tests.server_process import wait_until
 from tusd_py import TusApp
 from tusd_py.storage.disk import DiskStore
 from tusd_py.storage.faults import translated
@@ -440,3 +441,49 @@ def test_a_whole_file_is_left_to_a_server_that_sends_files(server: Server, folde
             assert gone["status"] == 404
 
     asyncio.run(ask())
+
+
+@pytest.mark.parametrize("error", [OSError("gone"), RuntimeError("the transport is closed")], ids=repr)
+def test_a_download_whose_sending_fails_is_given_up_and_nothing_of_it_is_left(
+    store: WatchedStore, folder: Path, caplog: pytest.LogCaptureFixture, error: Exception
+) -> None:
+    """Servers tell of a client that is gone by an error, each by its own."""
+    with serving(TusApp(store=store, allowed_upload_extensions="*", sniff="off")) as server:
+        path = finish(server, bytes(1024 * 1024))
+    store.was_left.clear()
+
+    async def receive() -> Message:
+        await asyncio.Event().wait()
+        raise AssertionError
+
+    async def send(message: Message) -> None:
+        if message["type"] == "http.response.body":
+            raise error
+
+    async def main() -> None:
+        app = TusApp(store=store, allowed_upload_extensions="*", sniff="off")
+        async with app.lifespan():
+            before = asyncio.all_tasks()
+            scope = {"type": "http", "method": "GET", "path": path, "headers": [(b"host", b"a")]}
+            async with asyncio.timeout(20):
+                await app(scope, receive, send)
+            assert asyncio.all_tasks() == before
+
+    with caplog.at_level("INFO", "tusd_py"):
+        asyncio.run(main())
+    assert store.was_left.is_set()
+    assert [record for record in caplog.records if record.levelname == "ERROR"] == []
+    assert "status=200" in caplog.text
+
+
+def test_a_download_that_is_broken_off_is_logged_with_the_status_that_its_client_saw(
+    large: Server, store: WatchedStore, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = finish(large, bytes(LARGE))
+    with caplog.at_level("INFO", "tusd_py"):
+        download = begin_download(large, path)
+        next(download)
+        download.close()
+        wait_until(lambda: "method=GET" in caplog.text)
+    [line] = [message for message in caplog.messages if "method=GET" in message]
+    assert "status=200" in line
