@@ -90,6 +90,12 @@ class Connection:
         except ConnectionResetError:
             return True
 
+    def read_all(self) -> bytes:
+        """Read whatever comes until the server ends the connection."""
+        while data := self._socket.recv(65536):
+            self._read += data
+        return self._read
+
     def finish_sending(self) -> None:
         self._socket.shutdown(socket.SHUT_WR)
 

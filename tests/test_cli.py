@@ -146,6 +146,51 @@ def test_sweep_keeps_what_is_not_expired_by_its_settings(abandoned: tuple[Path, 
     )
 
 
+@pytest.fixture
+def waiting(tmp_path: Path) -> tuple[Path, str, list[str]]:
+    """A folder with a final of 6 bytes whose last partial got its last byte in a crash; the ids of all of them."""
+    folder, partial = tmp_path / "uploads", "Upload-Concat: partial\r\n"
+    with ServerProcess(folder, "--allowed-upload-extensions", "*", "--sniff", "off") as process:
+        server = Server(process.port)
+        members = [server.create(partial, length=3), server.create(partial, length=3)]
+        assert server.append(members[0], 0, b"abc").status == 204
+        final = server.create(f"Upload-Concat: final;{' '.join(members)}\r\n", length=None)
+        assert server.append(members[1], 0, b"de").status == 204
+    ids = [member.removeprefix("/files/") for member in members]
+    with (folder / f"partial/{ids[1]}.part").open("ab") as data:
+        data.write(b"f")
+    return folder, final.removeprefix("/files/"), ids
+
+
+ANYTHING = ("--allowed-upload-extensions", "*", "--sniff", "off")
+
+
+def test_sweep_completes_what_a_crash_left_and_leaves_its_parts_to_their_time(
+    waiting: tuple[Path, str, list[str]],
+) -> None:
+    folder, final, members = waiting
+    for _ in range(2):  # the partial first, then what waits for it
+        assert sweep(folder, *ANYTHING)[0] == 0
+    assert (folder / f"{final}.bin").read_bytes() == b"abcdef"
+    assert all((folder / f"partial/{member}.part").exists() for member in members)
+
+
+def test_sweep_removes_parts_after_use_where_the_server_does(waiting: tuple[Path, str, list[str]]) -> None:
+    folder, final, _ = waiting
+    for _ in range(2):
+        assert sweep(folder, *ANYTHING, "--remove-partials-after-use")[0] == 0
+    assert (folder / f"{final}.bin").read_bytes() == b"abcdef"
+    assert not list((folder / "partial").iterdir())
+
+
+def test_sweep_judges_by_the_maximum_of_the_server(waiting: tuple[Path, str, list[str]]) -> None:
+    folder, final, members = waiting
+    swept = [sweep(folder, *ANYTHING, "--max-file-size", "5") for _ in range(2)]
+    assert f"expired {final}" in [line for _, lines in swept for line in lines]
+    assert not list(folder.rglob(f"{final}*"))
+    assert all((folder / f"partial/{member}.part").exists() for member in members)
+
+
 def test_sweep_makes_no_folder(tmp_path: Path) -> None:
     result = run("sweep", "--upload-dir", str(tmp_path / "typo"))
     assert result.exit_code == 1

@@ -249,6 +249,71 @@ async def test_a_final_that_a_cancelled_request_left_is_completed_by_the_sweeper
     place.assert_idle()
 
 
+class Noting(Slow):
+    """A store that lets a final be noted in a partial only when it is told to, and remembers who looked at what."""
+
+    def __init__(self, *, clock: Clock) -> None:
+        super().__init__(clock=clock)
+        self.noted: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+        self.go_on = asyncio.Event()
+        self.seen: list[str] = []
+
+    async def get(self, id: str) -> Upload:
+        self.seen.append(id)
+        return await super().get(id)
+
+    async def save(self, upload: Upload) -> None:
+        if upload.awaited_by and not self.noted.done():
+            self.noted.set_result(upload.awaited_by[-1])
+            await self.go_on.wait()
+        await super().save(upload)
+
+
+def noting_place() -> tuple[Place, Noting]:
+    clock = Clock()
+    store = Noting(clock=clock)
+    return Place(store=store, clock=clock), store
+
+
+@on_a_jumping_loop
+async def test_a_new_final_that_somebody_else_is_filling_is_told_as_pending_and_left_to_them() -> None:
+    place, store = noting_place()
+    member = await partial(place, b"0", 2)
+    asking = asyncio.create_task(final(place, member))
+    async with place.locks.hold(await store.noted) as hold:
+        store.go_on.set()
+        async with asyncio.timeout(1):
+            assert (await asking).is_pending
+        assert not hold.is_wanted
+
+
+@on_a_jumping_loop
+async def test_asking_for_a_partial_does_not_even_look_at_its_finals() -> None:
+    place, store = noting_place()
+    store.go_on.set()
+    member = await partial(place, b"0", 2)
+    upload = await final(place, member)
+    store.seen.clear()
+    assert (await place.lifecycle.status(member.id)).offset == 1
+    assert upload.id not in store.seen
+
+
+@on_a_jumping_loop
+async def test_a_final_that_is_asked_for_while_the_server_stops_is_busy_and_not_gone() -> None:
+    """Clients begin anew at any other status than 423."""
+    place, store = slow_place()
+    store.let.set()
+    store.failures = [StorageFull()]
+    member = await partial(place, b"0", 2)
+    upload = await final(place, member)
+    await place.append(member.id, 1, b"1")
+    place.lifecycle.stop()
+    with pytest.raises(UploadLocked):
+        await place.lifecycle.status(upload.id)
+    place.lifecycle.start()
+    assert (await place.lifecycle.status(upload.id)).is_complete
+
+
 # Removal after use
 
 
@@ -318,6 +383,19 @@ async def test_a_complete_partial_expires() -> None:
             await attempt
     assert (await sweeper_of(place).sweep()).expired == [member.id]
     assert await place.count() == 0
+
+
+@on_a_jumping_loop
+async def test_a_partial_that_a_crash_left_whole_but_unmarked_is_completed_by_a_sweep_and_not_removed() -> None:
+    place = Place()
+    member = await partial(place, b"0", 2)
+    upload = await final(place, member)
+    async with place.store.append(await place.store.get(member.id)) as appender:
+        await appender.commit(b"1")
+    for _ in range(2):  # the partial first, then the final that waits for it
+        assert (await sweeper_of(place).sweep()).expired == []
+    assert (await place.store.get(member.id)).is_complete
+    assert await place.content(upload.id) == b"01"
 
 
 @on_a_jumping_loop

@@ -12,7 +12,7 @@ import pytest
 from tests.bodies import Sent
 from tests.loops import on_a_jumping_loop
 from tests.test_lifecycle import MP3_ONLY, PNG, Clock, Faltering, Place, named
-from tusd_py.errors import StorageUnavailable, UploadNotFound
+from tusd_py.errors import StorageUnavailable, UploadExpired, UploadInterrupted, UploadNotFound
 from tusd_py.expiration import Sweeper, Swept
 from tusd_py.storage.memory import MemoryStore
 from tusd_py.upload import Upload
@@ -109,6 +109,59 @@ async def test_an_upload_that_is_being_written_is_neither_removed_nor_disturbed(
     await body.send(b"56789")
     body.end()
     assert (await appending).is_complete
+
+
+@on_a_jumping_loop
+async def test_an_upload_that_creeps_is_ended_where_its_lifetime_is_bounded() -> None:
+    place, body = Place(lifetime=timedelta(hours=1)), Sent()
+    upload = await place.create(10)
+    appending = place.start(upload.id, 0, body)
+    for _ in range(7):
+        await body.send(b"0")
+        place.clock.advance(minutes=9)
+    assert await sweeper(place).sweep() == Swept(expired=[upload.id])
+    with pytest.raises(UploadInterrupted):
+        await appending
+    assert await place.count() == 0
+    place.assert_idle()
+
+
+@on_a_jumping_loop
+async def test_an_append_after_the_lifetime_is_refused_however_young_the_last_byte_is() -> None:
+    place = Place(lifetime=timedelta(hours=1))
+    upload = await place.create(10)
+    for offset in range(6):
+        place.clock.advance(minutes=9)
+        await place.append(upload.id, offset, b"0")
+    place.clock.advance(minutes=7)
+    for attempt in (place.append(upload.id, 6, b"0"), place.lifecycle.status(upload.id)):
+        with pytest.raises(UploadExpired):
+            await attempt
+    assert (await place.store.get(upload.id)).offset == 6
+
+
+@on_a_jumping_loop
+async def test_a_sweeper_that_runs_ends_what_creeps_with_its_second_look() -> None:
+    """A clock that jumps forward for a moment ends nothing."""
+    place, body = Place(lifetime=timedelta(hours=1)), Sent()
+    upload = await place.create(10)
+    appending = place.start(upload.id, 0, body)
+    await body.send(b"0")
+    place.clock.advance(hours=2)
+    running = asyncio.create_task(sweeper(place).run())
+    await asyncio.sleep(1)
+    place.clock.advance(hours=-2)
+    await asyncio.sleep(INTERVAL * 2.5)
+    assert await exists(place, upload)
+    place.clock.advance(hours=2)
+    await asyncio.sleep(INTERVAL)
+    await body.send(b"1")
+    assert await exists(place, upload)
+    await asyncio.sleep(INTERVAL)
+    assert not await exists(place, upload)
+    with pytest.raises(UploadInterrupted):
+        await appending
+    running.cancel()
 
 
 @on_a_jumping_loop

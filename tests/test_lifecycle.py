@@ -113,11 +113,12 @@ class Place:
         expiry: timedelta | None = timedelta(minutes=10),
         clock: Clock | None = None,
         remove_partials: bool = False,
+        lifetime: timedelta | None = None,
     ) -> None:
         self.clock = clock or Clock()
         self.store = store or MemoryStore(capacity=capacity, now=self.clock)
         self.locks = MemoryLocks(timeout=patience)
-        self.limits = Limits(max_size=max_size, min_size=min_size, partial_expiry=expiry)
+        self.limits = Limits(max_size=max_size, min_size=min_size, partial_expiry=expiry, partial_lifetime=lifetime)
         self.pool = SlabPool(1024 * 1024, 256 * 1024)
         self.lifecycle = Lifecycle(
             self.store,

@@ -79,6 +79,7 @@ class TusApp(Application):
             form=_form(settings),
             health_path=settings.health_path,
             ready_path=settings.ready_path,
+            send_timeout=settings.send_timeout_seconds,
         )
 
 
@@ -93,6 +94,7 @@ def assemble(settings: Settings, *, store: Store | None = None, locks: Locks | N
         min_size=settings.min_file_size,
         max_append_size=settings.max_append_size,
         min_append_size=settings.min_append_size,
+        partial_lifetime=_timedelta(settings.partial_upload_lifetime_seconds),
     )
     surroundings = Surroundings(
         limits=limits,

@@ -1,4 +1,4 @@
-"""The command line: ``tusd-py serve`` and its ``config``, ``tusd-py doctor``, and what looks after an upload folder.
+"""The command line: ``tusd-py serve``, what goes with it, and what looks after an upload folder.
 
 What takes time to import is imported when a command needs it, so that ``tusd-py --help`` answers at once.
 """
@@ -158,6 +158,44 @@ def config(**flags: object) -> None:
         click.echo(line)
 
 
+@main.command(cls=SettingsCommand)
+@click.option(
+    "--patience",
+    metavar="SECONDS",
+    default=4.0,
+    type=click.FloatRange(0.1, 60),
+    show_default=True,
+    help="How long each step may take.",
+)
+def healthcheck(*, patience: float, **flags: object) -> None:
+    """Ask the server that the settings describe whether it is alive, for containers.
+
+    Give it the flags and variables of serve. Ends with 0 when the server answers as it should, else with 1 and one
+    sentence.
+    """
+    from tusd_py.server.probe import NotHealthy, Probe
+
+    try:
+        settings = settings_of(flags)
+    except click.UsageError as error:
+        raise click.ClickException(error.message) from None
+    if settings.fd is not None or (settings.port == 0 and settings.unix_sock is None):
+        raise click.ClickException("nobody can tell where the server listens; give --host and --port, or --unix-sock")
+    probe = Probe(
+        host=settings.host,
+        port=settings.port,
+        path=settings.unix_sock,
+        is_secure=settings.tls_certificate is not None,
+        health_path=settings.health_path,
+        base_path=settings.base_path,
+        timeout=patience,
+    )
+    try:
+        probe.check()
+    except NotHealthy as error:
+        raise click.ClickException(str(error)) from None
+
+
 def _serve(
     settings: Settings, renew: Callable[[], Settings], listener: Listening, announce: Callable[[], None]
 ) -> None:
@@ -242,6 +280,7 @@ def _plan(settings: Settings) -> Plan:
         max_connections=settings.max_connections,
         max_connections_per_client=settings.max_connections_per_client,
         trusted_proxies=settings.trusted_proxies,
+        send_timeout=settings.send_timeout_seconds,
         tls=Tls(certificate, key) if certificate and key else None,
     )
 

@@ -1,7 +1,8 @@
 """The sweeper: removes what was left unfinished for too long, and what crashes left behind.
 
 A pass costs what is unfinished, not what was ever uploaded. It takes the lock of each upload that it removes, and
-skips one that somebody holds: an upload that is being written never expires, and no request is ever disturbed.
+skips one that somebody holds: an upload that is being written never expires, and no request is ever disturbed. Only
+where the operator bounds the lifetime of unfinished uploads, a request that goes beyond it is ended.
 """
 
 from __future__ import annotations
@@ -9,11 +10,12 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
-from tusd_py.errors import UploadError
+from tusd_py.errors import UploadError, UploadNotFound
 from tusd_py.lifecycle import Lifecycle, utc_now
 from tusd_py.locks.base import Locks
 from tusd_py.protocol import rules
@@ -101,6 +103,8 @@ class Sweeper:
 
         def is_confirmed(upload: Upload) -> bool:
             seen[upload.id] = upload.written_at
+            if rules.has_outlived(upload, self._limits, self._now()):
+                return upload.id in self._suspects  # bytes that came meanwhile make no difference
             return self._suspects.get(upload.id) == upload.written_at
 
         swept = await self._sweep(is_confirmed, dry_run=False)
@@ -119,7 +123,9 @@ class Sweeper:
                     await self._end(upload, self._expire, swept.expired, swept, dry_run=dry_run)
                 continue
             is_left = rules.is_expired(upload, self._limits, now) or self._is_stale(upload, now, before)
-            if upload.is_unmarked or (is_left and is_confirmed(upload)):
+            if upload.is_unmarked:
+                await self._end(upload, self._complete, swept.expired, swept, dry_run=dry_run)
+            elif is_left and is_confirmed(upload):
                 await self._end(upload, self._expire, swept.expired, swept, dry_run=dry_run)
         if self._completed_expiry is not None:
             async for upload in self._store.list(complete=True):
@@ -135,18 +141,32 @@ class Sweeper:
             if not upload.is_unmarked:
                 ended.append(upload.id)
             return
-        async with self._locks.try_hold(upload.id) as is_held:
-            if not is_held:
-                return
-            try:
-                if await end(upload):
+        try:
+            async with self._lock(upload) as is_held:
+                if is_held and await end(upload):
                     ended.append(upload.id)
-            except UploadError as error:
-                logger.warning("upload %s could not be swept: %s", upload.id, error)
-                swept.failed.append(upload.id)
+        except UploadNotFound:
+            return
+        except UploadError as error:
+            logger.warning("upload %s could not be swept: %s", upload.id, error)
+            swept.failed.append(upload.id)
+
+    @asynccontextmanager
+    async def _lock(self, upload: Upload) -> AsyncIterator[bool]:
+        """Hold the lock if nobody does; of an upload that has outlived its time, also against who writes to it."""
+        if rules.has_outlived(upload, self._limits, self._now()):
+            async with self._locks.hold(upload.id):
+                yield True
+            return
+        async with self._locks.try_hold(upload.id) as is_held:
+            yield is_held
 
     async def _expire(self, upload: Upload) -> bool:
         return await self._lifecycle.expire(upload.id, left_at=upload.written_at) is not None
+
+    async def _complete(self, upload: Upload) -> bool:
+        # Whoever completes it finds out whether it is one that expires all the same, a partial for example.
+        return await self._lifecycle.expire(upload.id) is not None
 
     async def _remove(self, upload: Upload) -> bool:
         await self._store.delete(upload.id)

@@ -33,6 +33,7 @@ SWEEP_SETTINGS = (
     "max_file_size",
     "remove_partials_after_use",
     "partial_upload_expiry_seconds",
+    "partial_upload_lifetime_seconds",
     "completed_upload_expiry_seconds",
     "allowed_upload_extensions",
     "sniff",
@@ -43,9 +44,15 @@ SWEEP_SETTINGS = (
 
 
 # Half-finished uploads are completed by a repair, under the rules for content.
-VERIFY_SETTINGS = ("upload_dir", "partial_upload_expiry_seconds", "allowed_upload_extensions", "sniff", "fsync")
+VERIFY_SETTINGS = tuple(name for name in SWEEP_SETTINGS if name != "completed_upload_expiry_seconds")
 
-LIST_SETTINGS = ("upload_dir", "partial_upload_expiry_seconds")
+LIST_SETTINGS = (
+    "upload_dir",
+    "partial_upload_expiry_seconds",
+    "partial_upload_lifetime_seconds",
+    "config",
+    "secrets_dir",
+)
 
 # Finals that wait for a partial are looked after at once, as a sweep would do it.
 TERMINATE_SETTINGS = (*SWEEP_SETTINGS, "lock_timeout_seconds")
@@ -225,8 +232,11 @@ def _limits(settings: Settings) -> Limits:
 
     from tusd_py.protocol.rules import Limits
 
-    seconds = settings.partial_upload_expiry_seconds
-    return Limits(max_size=None, partial_expiry=None if seconds is None else timedelta(seconds=seconds))
+    expiry, lifetime = (
+        None if seconds is None else timedelta(seconds=seconds)
+        for seconds in (settings.partial_upload_expiry_seconds, settings.partial_upload_lifetime_seconds)
+    )
+    return Limits(max_size=None, partial_expiry=expiry, partial_lifetime=lifetime)
 
 
 async def _sweep(settings: Settings, *, dry_run: bool) -> Swept:

@@ -96,6 +96,7 @@ class Knobs(TypedDict, total=False):
     chunk_size: SizeWords
     buffer_memory: SizeWords
     partial_upload_expiry_seconds: DurationWords | None
+    partial_upload_lifetime_seconds: DurationWords | None
     completed_upload_expiry_seconds: DurationWords | None
     sweep_interval_seconds: DurationWords
     allowed_upload_extensions: ListWords
@@ -129,6 +130,7 @@ class Knobs(TypedDict, total=False):
     head_timeout_seconds: DurationWords | None
     body_idle_timeout_seconds: DurationWords | None
     min_body_rate: SizeWords
+    send_timeout_seconds: DurationWords | None
     shutdown_timeout_seconds: DurationWords
     cors_allow_origins: ListWords
     cors_allow_credentials: bool
@@ -186,6 +188,9 @@ class Settings(BaseSettings):
     buffer_memory: SlabSize = _knob("64MiB", "What the buffers of all uploads in one process hold together.")
     partial_upload_expiry_seconds: DurationLimit = _knob(
         "600", "How long an unfinished upload is kept after its last byte; 0: for ever."
+    )
+    partial_upload_lifetime_seconds: DurationLimit = _knob(
+        None, "How long an upload may stay unfinished after its creation, however busy it is; 0: for ever."
     )
     completed_upload_expiry_seconds: DurationLimit = _knob(None, "How long a finished upload is kept; 0: for ever.")
     sweep_interval_seconds: Interval = _knob("60", "The time between two looks for what has expired.")
@@ -272,6 +277,9 @@ class Settings(BaseSettings):
     )
     min_body_rate: Size = _knob(
         "0", "How many bytes a second a body brings at least, seen over ten seconds; one that is slower is ended."
+    )
+    send_timeout_seconds: DurationLimit = _knob(
+        "60", "How long a client may take nothing of an answer, of a download for example; 0: for ever."
     )
     shutdown_timeout_seconds: Duration = _knob(
         "10", "How long running requests may take to end once the server is told to stop."

@@ -136,6 +136,32 @@ def test_locations_are_those_that_the_client_can_reach(tmp_path: Path) -> None:
         assert answer.fields["location"].startswith("http://media.example:8000/files/")
 
 
+FORGED = (
+    "X-Forwarded-Prefix: /evil",
+    "X-Forwarded-Host: evil.example",
+    "X-Forwarded-Proto: evil",
+    "X-Forwarded-For: 192.0.2.66",
+    "Forwarded: for=192.0.2.66;host=evil.example;proto=https",
+)
+
+
+@pytest.mark.parametrize("forged", FORGED)
+def test_what_clients_say_of_other_proxies_is_not_passed_on(tmp_path: Path, forged: str) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as upstream:
+        upstream.settimeout(20)
+        with (
+            nginx(tmp_path / "nginx", upstream=upstream.getsockname()[1], port=free_port()) as server,
+            server.connect() as client,
+        ):
+            client.send(head("GET", "/files/", f"{forged}\r\n"))
+            connection, _ = upstream.accept()
+            with connection:
+                seen = connection.recv(65536)
+    assert b"X-Forwarded-Host: media.example:8000\r\n" in seen
+    assert b"evil" not in seen
+    assert b"192.0.2.66" not in seen
+
+
 def test_certificates_in_the_folder_switch_tls_on(tmp_path: Path) -> None:
     both = tmp_path / "both.pem"
     trustme.CA().issue_cert("media.example").private_key_and_cert_chain_pem.write_to_path(str(both))

@@ -36,7 +36,7 @@ def health_check() -> list[str]:
     options, _, command = last("HEALTHCHECK").partition(" CMD ")
     assert re.fullmatch(r"(--[a-z-]+=\w+ ?)+", options)
     program, *arguments = json.loads(command)
-    assert program == "/usr/bin/python3"
+    assert [program, *arguments[:2]] == json.loads(last("ENTRYPOINT"))
     return [sys.executable, *arguments]
 
 

@@ -347,6 +347,28 @@ def test_an_expired_partial_makes_no_final() -> None:
         rules.check_members([complete], LIMITS, late)
 
 
+def test_an_upload_whose_lifetime_is_bounded_expires_at_the_earlier_of_both() -> None:
+    limits = replace(LIMITS, partial_lifetime=timedelta(hours=1))
+    written_at = NOW + timedelta(minutes=49)
+    assert rules.expires_at(upload(written_at=written_at), limits) == NOW + timedelta(minutes=59)
+    busy = upload(written_at=NOW + timedelta(minutes=59))
+    assert rules.expires_at(busy, limits) == NOW + timedelta(hours=1)
+    assert rules.expires_at(busy, replace(limits, partial_expiry=None)) == NOW + timedelta(hours=1)
+
+
+def test_only_what_is_unfinished_outlives_its_time() -> None:
+    limits = replace(LIMITS, partial_lifetime=timedelta(hours=1))
+    later = NOW + timedelta(hours=1, seconds=1)
+    busy = upload(written_at=later)
+    assert rules.has_outlived(busy, limits, later)
+    assert not rules.has_outlived(busy, limits, later - timedelta(seconds=1))
+    assert not rules.has_outlived(busy, LIMITS, later)
+    whole = replace(busy, length=10, offset=10)
+    for other in (whole, replace(whole, completed_at=later), replace(busy, members=("0123456789abcdef",))):
+        assert not rules.has_outlived(other, limits, later)
+    assert rules.expires_at(replace(partial(), completed_at=NOW), limits) == rules.expires_at(partial(), LIMITS)
+
+
 def test_a_partial_expires_also_when_it_is_complete_and_a_final_lives_as_long_as_its_partials() -> None:
     assert rules.expires_at(replace(partial(), completed_at=NOW), LIMITS) == rules.expires_at(partial(), LIMITS)
     assert rules.expires_at(replace(upload(), members=("0123456789abcdef",)), LIMITS) is None

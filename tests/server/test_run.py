@@ -62,6 +62,12 @@ def unread_bytes(server_port: int) -> int:
     )
 
 
+def connections_of(server: ServerProcess) -> list[object]:
+    """Return the connections that the server has with clients."""
+    processes = [psutil.Process(server.pid), *server.workers]
+    return [one for process in processes for one in process.net_connections("tcp") if one.raddr]
+
+
 def is_refused(port: int) -> bool:
     with socket.socket() as probe:
         return probe.connect_ex(("127.0.0.1", port)) != 0
@@ -133,6 +139,25 @@ def test_what_does_not_end_in_time_is_cancelled(uploads: Path, workers: str) -> 
         server.terminate()
         assert server.wait(10) == 0
         assert "Traceback" not in server.log
+
+
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_a_download_that_nobody_reads_is_cut_with_its_connection(uploads: Path, workers: str) -> None:
+    """Closing alone would wait for the client to take the rest, for ever."""
+    flags = ("--allowed-upload-extensions", "*", "--send-timeout-seconds", "500ms", "--workers", workers)
+    with ServerProcess(uploads, *flags) as server, start_endless_download(server) as connection:
+        wait_until(lambda: not connections_of(server))
+        assert len(connection.read_all()) < 32 * 1024 * 1024
+    assert "takes nothing" in server.log
+    assert "ERROR" not in server.log
+
+
+def test_a_download_that_nobody_reads_holds_the_end_up_no_longer_than_it_may(uploads: Path) -> None:
+    flags = ("--allowed-upload-extensions", "*", "--send-timeout-seconds", "500ms", "--shutdown-timeout-seconds", "1h")
+    with ServerProcess(uploads, *flags) as server, start_endless_download(server):
+        server.terminate()
+        assert server.wait() == 0
+    assert "ERROR" not in server.log
 
 
 @pytest.mark.parametrize("workers", ["1", "2"])

@@ -7,6 +7,7 @@ import fcntl
 import os
 import socket
 import threading
+import time
 from base64 import b64encode
 from collections.abc import AsyncGenerator, Generator, Iterator, MutableMapping
 from contextlib import aclosing
@@ -20,6 +21,7 @@ from starlette.types import Message
 
 from tests.live import APPEND, TUS, Answer, Server, serving
 from tests.media_files import make_media_file
+from tests.server_process import wait_until
 from tusd_py import TusApp
 from tusd_py.storage.disk import DiskStore
 from tusd_py.storage.faults import translated
@@ -327,6 +329,32 @@ def size_of_the_rest(first: bytes, rest: Iterator[bytes]) -> int:
     return len(first.partition(b"\r\n\r\n")[2]) + sum(map(len, rest))
 
 
+def test_a_client_that_takes_nothing_is_left(store: WatchedStore) -> None:
+    app = TusApp(store=store, allowed_upload_extensions="*", sniff="off", send_timeout_seconds="200ms")
+    with serving(app) as server:
+        path = finish(server, bytes(LARGE))
+        download = begin_download(server, path)
+        first = next(download)
+        assert store.was_left.wait(20)
+        assert store.given < LARGE
+        # What had been sent before can still be had, and its end shows that it is not all.
+        assert size_of_the_rest(first, download) < LARGE
+
+
+def test_a_client_that_takes_a_little_now_and_then_gets_everything(store: WatchedStore) -> None:
+    """The time counts from the last bytes that it took, not from the beginning."""
+    app = TusApp(store=store, allowed_upload_extensions="*", sniff="off", send_timeout_seconds="1s")
+    with serving(app) as server, socket.create_connection(("127.0.0.1", server.port), timeout=20) as connection:
+        path = finish(server, bytes(LARGE))
+        connection.sendall(f"GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n".encode())
+        size, began = 0, time.monotonic()
+        while data := connection.recv(1024 * 1024):
+            size += len(data)
+            if time.monotonic() - began < 2:
+                time.sleep(0.1)  # A slow client.
+        assert size > LARGE
+
+
 def test_data_that_is_cut_while_it_is_read_cuts_the_connection(large: Server, folder: Path) -> None:
     path = finish(large, bytes(LARGE))
     download = begin_download(large, path)
@@ -413,3 +441,49 @@ def test_a_whole_file_is_left_to_a_server_that_sends_files(server: Server, folde
             assert gone["status"] == 404
 
     asyncio.run(ask())
+
+
+@pytest.mark.parametrize("error", [OSError("gone"), RuntimeError("the transport is closed")], ids=repr)
+def test_a_download_whose_sending_fails_is_given_up_and_nothing_of_it_is_left(
+    store: WatchedStore, folder: Path, caplog: pytest.LogCaptureFixture, error: Exception
+) -> None:
+    """Servers tell of a client that is gone by an error, each by its own."""
+    with serving(TusApp(store=store, allowed_upload_extensions="*", sniff="off")) as server:
+        path = finish(server, bytes(1024 * 1024))
+    store.was_left.clear()
+
+    async def receive() -> Message:
+        await asyncio.Event().wait()
+        raise AssertionError
+
+    async def send(message: Message) -> None:
+        if message["type"] == "http.response.body":
+            raise error
+
+    async def main() -> None:
+        app = TusApp(store=store, allowed_upload_extensions="*", sniff="off")
+        async with app.lifespan():
+            before = asyncio.all_tasks()
+            scope = {"type": "http", "method": "GET", "path": path, "headers": [(b"host", b"a")]}
+            async with asyncio.timeout(20):
+                await app(scope, receive, send)
+            assert asyncio.all_tasks() == before
+
+    with caplog.at_level("INFO", "tusd_py"):
+        asyncio.run(main())
+    assert store.was_left.is_set()
+    assert [record for record in caplog.records if record.levelname == "ERROR"] == []
+    assert "status=200" in caplog.text
+
+
+def test_a_download_that_is_broken_off_is_logged_with_the_status_that_its_client_saw(
+    large: Server, store: WatchedStore, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = finish(large, bytes(LARGE))
+    with caplog.at_level("INFO", "tusd_py"):
+        download = begin_download(large, path)
+        next(download)
+        download.close()
+        wait_until(lambda: "method=GET" in caplog.text)
+    [line] = [message for message in caplog.messages if "method=GET" in message]
+    assert "status=200" in line

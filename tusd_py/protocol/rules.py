@@ -38,7 +38,8 @@ MAX_METADATA_KEYS = 500
 class Limits:
     """What the operator allows. ``None`` means no limit; sizes are in bytes.
 
-    Those of an append bind only clients that can know of them, which the dialect says.
+    Those of an append bind only clients that can know of them, which the dialect says. An unfinished upload may be left
+    alone for ``partial_expiry``, and be unfinished for ``partial_lifetime`` in all.
     """
 
     max_size: int | None = None
@@ -46,28 +47,45 @@ class Limits:
     min_size: int = 0
     max_append_size: int | None = None
     min_append_size: int = 0
+    partial_lifetime: timedelta | None = None
 
 
 def expires_at(upload: Upload, limits: Limits) -> datetime | None:
     """Return when the upload may be removed, ``None`` when it stays.
 
-    Only unfinished uploads expire, counted from the last byte stored. To the second, because that is what the client
-    is told and removal must never come before that. A partial is no end in itself and expires also when it is
-    complete. A final that waits for its partials lives as long as they do.
+    Only unfinished uploads expire, counted from the last byte stored, and from their creation where their lifetime is
+    bounded. To the second, because that is what the client is told and removal must never come before that. A partial
+    is no end in itself and expires also when it is complete. A final that waits for its partials lives as long as they
+    do.
 
     Source: tus 1.0.0, Expiration.
     """
-    stays = upload.is_final or (upload.is_complete and not upload.is_partial)
-    if stays or limits.partial_expiry is None:
+    if upload.is_final or (upload.is_complete and not upload.is_partial):
         return None
-    return (upload.written_at + limits.partial_expiry).replace(microsecond=0)
+    left = None if limits.partial_expiry is None else upload.written_at + limits.partial_expiry
+    moments = [moment for moment in (left, _lifetime_ends_at(upload, limits)) if moment is not None]
+    return min(moments).replace(microsecond=0) if moments else None
 
 
 def is_expired(upload: Upload, limits: Limits, now: datetime) -> bool:
     """Tell whether the upload was left unfinished for too long."""
-    moment = expires_at(upload, limits)
+    return _is_over(expires_at(upload, limits), upload, now)
+
+
+def has_outlived(upload: Upload, limits: Limits, now: datetime) -> bool:
+    """Tell whether the upload has been unfinished for longer than any may be, also if bytes still come."""
+    return _is_over(_lifetime_ends_at(upload, limits), upload, now)
+
+
+def _lifetime_ends_at(upload: Upload, limits: Limits) -> datetime | None:
+    if limits.partial_lifetime is None or upload.is_final or upload.is_complete:
+        return None
+    return upload.created_at + limits.partial_lifetime
+
+
+def _is_over(moment: datetime | None, upload: Upload, now: datetime) -> bool:
     # An upload that is whole without its mark lacks only that: a crash came in between. It is finished, not expired.
-    return moment is not None and moment < now.replace(microsecond=0) and not upload.is_unmarked
+    return moment is not None and moment.replace(microsecond=0) < now.replace(microsecond=0) and not upload.is_unmarked
 
 
 def check_create(create: Create, limits: Limits) -> None:

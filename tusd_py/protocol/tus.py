@@ -56,7 +56,7 @@ class Tus(Dialect):
         self._limits = limits
         self._concatenation = concatenation
         missing = frozenset() if concatenation else _CONCATENATION
-        if limits.partial_expiry is None:
+        if limits.partial_expiry is None and limits.partial_lifetime is None:
             missing |= {"expiration"}
         extensions = [name for name in EXTENSIONS if name not in missing]
         discovery = [

@@ -14,6 +14,9 @@ from datetime import UTC, datetime
 
 from tusd_py.web.request_log import PLAIN, current_request
 
+# What uvicorn says of an answer that its application leaves.
+UNENDED = "ASGI callable returned without completing response."
+
 # Characters of one message. Longer ones are cut; none of ours is.
 LONGEST_MESSAGE = 8192
 
@@ -79,8 +82,11 @@ def escaped(text: str) -> str:
 
 
 def _is_worth_a_line(record: logging.LogRecord) -> bool:
-    """Tell whether ``record`` is more than the stack of a request that was cancelled because the server ends.
+    """Tell whether ``record`` is more than uvicorn's word on an answer that has no end, where all is known.
 
-    uvicorn takes that for a crash of the application, and has said already how many requests it cancels.
+    A request that is cancelled because the server ends is to it a crash of the application, with a stack; it has said
+    already how many it cancels. A client that is left because it takes nothing has a line of ours.
     """
+    if record.msg == UNENDED:
+        return False
     return record.exc_info is None or not isinstance(record.exc_info[1], asyncio.CancelledError)

@@ -59,8 +59,9 @@ class Plan:
 
     ``port`` 0 takes any free one, ``base_path`` is where uploads go, ``root_path`` is what a proxy in front has cut
     off, ``shutdown_timeout`` is how many seconds running requests have at the end, ``head_timeout`` how many a client
-    has for the head of a request (``None``: any), and ``tls`` makes it HTTPS. ``max_connections`` bounds those of one
-    process, ``max_connections_per_client`` those of one address that is not among the ``trusted_proxies``.
+    has for the head of a request (``None``: any), ``send_timeout`` how many for the rest of an answer on a connection
+    that is being closed (``None``: any), and ``tls`` makes it HTTPS. ``max_connections`` bounds those of one process,
+    ``max_connections_per_client`` those of one address that is not among the ``trusted_proxies``.
     """
 
     host: str
@@ -72,6 +73,7 @@ class Plan:
     max_connections: int | None = None
     max_connections_per_client: int | None = None
     trusted_proxies: tuple[str, ...] = ()
+    send_timeout: float | None = 60.0
     tls: Tls | None = None
 
 
@@ -101,6 +103,8 @@ class Server(uvicorn.Server):
         self._app = app
         self._ready = ready
         self._check_restart = check_restart
+        self._send_timeout = plan.send_timeout
+        self._closing: dict[asyncio.WriteTransport, float] = {}
         super().__init__(
             uvicorn.Config(
                 self._app,
@@ -153,6 +157,7 @@ class Server(uvicorn.Server):
         ending = asyncio.create_task(super().shutdown(sockets))
         while not ending.done() and not self.force_exit:
             await asyncio.wait([ending], timeout=TICK)
+            self._cut_closing()
             if not self.is_restarting:
                 self._close_listener()
         if ending.done():
@@ -161,6 +166,21 @@ class Server(uvicorn.Server):
         # Whatever still runs now is cancelled by the end of the event loop, and stores what it holds.
         for connection in tuple(self.server_state.connections):
             connection.transport.abort()
+
+    async def on_tick(self, counter: int) -> bool:
+        """Look after everything once a second, as uvicorn does; tell whether it is time to end."""
+        if counter % round(1 / TICK) == 0:
+            self._cut_closing()
+        return await super().on_tick(counter)
+
+    def _cut_closing(self) -> None:
+        """Cut the connections that were closed long ago and whose clients do not take what they were sent before."""
+        now = asyncio.get_running_loop().time()
+        transports = [connection.transport for connection in self.server_state.connections]
+        self._closing = {one: self._closing.get(one, now) for one in transports if one.is_closing()}
+        for transport, since in self._closing.items():
+            if self._send_timeout is not None and now - since > self._send_timeout:
+                transport.abort()
 
     def _await_hangups(self) -> None:
         asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, self._hang_up)

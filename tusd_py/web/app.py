@@ -127,6 +127,7 @@ class Application:
         form: FormRules | None = None,
         health_path: str | None = "/healthz",
         ready_path: str | None = "/readyz",
+        send_timeout: float | None = None,
     ) -> None:
         self._lifecycle = lifecycle
         self._sweeper = sweeper
@@ -142,6 +143,7 @@ class Application:
             public_url=public_url,
             relative_location=relative_location,
             downloads=downloads,
+            send_timeout=send_timeout,
         )
 
         def in_front(app: Endpoints | Form) -> ASGIApp:

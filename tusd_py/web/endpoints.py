@@ -47,7 +47,10 @@ class Unexplained(UploadError):
 
 
 class Endpoints:
-    """The ASGI app below ``base_path`` (which begins and ends with a slash)."""
+    """The ASGI app below ``base_path`` (which begins and ends with a slash).
+
+    ``send_timeout`` is how many seconds a client may take nothing of an answer.
+    """
 
     def __init__(
         self,
@@ -58,7 +61,9 @@ class Endpoints:
         public_url: str | None,
         downloads: bool = True,
         relative_location: bool = False,
+        send_timeout: float | None = None,
     ) -> None:
+        self._send_timeout = send_timeout
         self._lifecycle = lifecycle
         self._dialects = dialects
         self._base_path = base_path
@@ -75,7 +80,7 @@ class Endpoints:
         return frozenset(chain.from_iterable((*self._collection.values(), *self._upload.values())))
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        exchange = Exchange(scope, receive, send)
+        exchange = Exchange(scope, receive, send, send_timeout=self._send_timeout)
         dialect = self._dialects.of(exchange.fields)
         try:
             reply = await self._respond(dialect, exchange)

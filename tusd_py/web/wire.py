@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import AsyncGenerator, Iterable
 from contextlib import aclosing, suppress
 from urllib.parse import quote
@@ -15,6 +16,8 @@ from tusd_py.protocol.fields import Fields, parse_number
 from tusd_py.protocol.forwarded import parse_host
 from tusd_py.protocol.messages import Reply
 from tusd_py.web.reception import INTERIM, Reception, reception_of
+
+logger = logging.getLogger("tusd_py")
 
 # Header fields of one request together. Real metadata has a few KiB at most; what is kept per upload is bounded too.
 MAX_HEAD = 64 * 1024
@@ -103,9 +106,11 @@ class Exchange:
     ``path`` is the decoded path below where the app is mounted.
     """
 
-    def __init__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    def __init__(self, scope: Scope, receive: Receive, send: Send, *, send_timeout: float | None = None) -> None:
+        """``send_timeout`` is how many seconds the client may take nothing of the answer; ``None``: any."""
         self._scope = scope
-        self._send = send
+        self._server_send = send
+        self._send_timeout = send_timeout
         self._reception = reception_of(scope)
         self._has_started = False
         self._telling: asyncio.Task[None] | None = None
@@ -183,6 +188,10 @@ class Exchange:
 
     async def answer(self, reply: Reply) -> None:
         """Send ``reply``, readable for a client that is still sending, and leave the connection in step or closed."""
+        with suppress(ConnectionLost):  # There is nobody left to be told.
+            await self._answer(reply)
+
+    async def _answer(self, reply: Reply) -> None:
         is_unread = not self.body.is_read
         fields = list(reply.fields)
         if is_unread and self._is_http_1:
@@ -239,6 +248,21 @@ class Exchange:
         except (OSError, RuntimeError) as error:
             # RuntimeError is what uvloop says of a transport that is closed.
             raise ConnectionLost from error
+
+    async def _send(self, message: Message) -> None:
+        """Hand ``message`` to the server, which waits until the client has taken most of what came before it.
+
+        Raises:
+            ConnectionLost: the client takes nothing, and was waited for long enough.
+        """
+        try:
+            async with asyncio.timeout(self._send_timeout) as deadline:
+                await self._server_send(message)
+        except TimeoutError:
+            if not deadline.expired():
+                raise  # That one was of the connection.
+            logger.info("the client takes nothing of its answer and is left")
+            raise ConnectionLost from None
 
     async def _start(self, status: int, fields: list[tuple[str, str]]) -> None:
         self._has_started = True
