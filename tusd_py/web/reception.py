@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from starlette.types import Scope
@@ -17,9 +18,12 @@ class Reception:
     """How receiving a request goes; ``error`` is what is wrong with its head or, as soon as that shows, its body.
 
     Nothing of a request with an error counts, and its body never ends.
+
+    ``at_hand`` gives the body if it has arrived whole and nothing of it was received yet, else ``None``.
     """
 
     error: UploadError | None = None
+    at_hand: Callable[[], bytes | None] = lambda: None
 
     def check(self) -> None:
         """Raise what is wrong."""

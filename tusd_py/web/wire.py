@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator
 from contextlib import aclosing, suppress
+from functools import lru_cache
 from urllib.parse import quote
 
 from starlette.types import Message, Receive, Scope, Send
@@ -15,6 +16,7 @@ from tusd_py.protocol.fields import Fields, parse_number
 from tusd_py.protocol.forwarded import parse_host
 from tusd_py.protocol.messages import Reply
 from tusd_py.web.reception import Reception, reception_of
+from tusd_py.web.request_log import note_received
 
 # Header fields of one request together. Real metadata has a few KiB at most; what is kept per upload is bounded too.
 MAX_HEAD = 64 * 1024
@@ -34,6 +36,19 @@ class RequestBody(Body):
         self._receive = receive
         self._received = 0
         self.is_read = size == 0
+
+    def at_hand(self) -> bytes | None:
+        """Return the whole body if it has arrived; only a server that knows us can tell."""
+        if self.is_read:
+            return b""
+        self._reception.check()
+        body = self._reception.at_hand()
+        if body is None or len(body) != self.size:
+            return None
+        self._received = len(body)
+        self.is_read = True
+        note_received(len(body))
+        return body
 
     async def feed(self, intake: Intake) -> None:
         """Put every chunk into ``intake`` as it comes."""
@@ -187,7 +202,7 @@ class Exchange:
 
     async def _start(self, status: int, fields: list[tuple[str, str]]) -> None:
         self._has_started = True
-        lines = [(name.lower().encode("latin-1"), value.encode("latin-1")) for name, value in fields]
+        lines = [(_encoded_name(name), value.encode("latin-1")) for name, value in fields]
         await self._send({"type": "http.response.start", "status": status, "headers": lines})
 
     def _body_size(self) -> int | None:
@@ -218,6 +233,12 @@ class Exchange:
         if port is None:  # The address is the path of a Unix socket, which is nobody's business.
             return "localhost"
         return f"[{address}]:{port}" if ":" in address else f"{address}:{port}"
+
+
+@lru_cache(128)  # all names are ours, and so are few
+def _encoded_name(name: str) -> bytes:
+    """Write the name of a field as ASGI has it."""
+    return name.lower().encode("latin-1")
 
 
 def path_of(scope: Scope) -> str:
