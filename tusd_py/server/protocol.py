@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+from functools import partial
 from typing import ClassVar
 
 import httptools
@@ -160,6 +161,7 @@ class LimitedProtocol(HttpToolsProtocol):
         super().on_headers_complete()
         if not self.parser.should_keep_alive():
             self.cycle.keep_alive = False  # uvicorn 0.40 knows `close` alone, and not in a list
+        self._reception.at_hand = partial(_whole_body, self.cycle)
         self._is_in_body = True
         self._overhead = 0
         self._stop_waiting()
@@ -214,6 +216,11 @@ class LimitedProtocol(HttpToolsProtocol):
         else:
             # Browsers open connections in advance; an answer to nothing would be taken for that to their next request.
             self.transport.close()
+
+
+def _whole_body(cycle: RequestResponseCycle) -> bytes | None:
+    """Return the body of a request if it has arrived whole before anybody asked for it."""
+    return None if cycle.more_body else bytes(cycle.body)
 
 
 def _explained(error: httptools.HttpParserError, beginning: bytes | memoryview) -> UploadError:
