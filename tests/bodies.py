@@ -23,6 +23,20 @@ class Chunks(Body):
             raise self._error
 
 
+class AtHand(Body):
+    """A body that has arrived whole; nothing feeds it bit by bit."""
+
+    def __init__(self, content: bytes) -> None:
+        self.size = len(content)
+        self._content = content
+
+    def at_hand(self) -> bytes | None:
+        return self._content
+
+    async def feed(self, intake: Intake) -> None:
+        raise AssertionError("it is at hand")
+
+
 class Sent(Body):
     """A body whose chunks the test sends, one by one."""
 

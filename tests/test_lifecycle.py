@@ -9,13 +9,15 @@ import logging
 import weakref
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.bodies import Chunks, Sent, cut
+from tests.bodies import AtHand, Chunks, Sent, cut
 from tests.loops import on_a_jumping_loop, on_a_plain_loop
 from tusd_py.errors import (
     BadRequest,
@@ -37,7 +39,7 @@ from tusd_py.errors import (
     UploadTooLarge,
 )
 from tusd_py.intake import Body, Intake, SlabPool
-from tusd_py.lifecycle import Lifecycle, Surroundings, random_id
+from tusd_py.lifecycle import AT_ONCE, Lifecycle, Surroundings, random_id
 from tusd_py.locks.memory import MemoryLocks
 from tusd_py.media import MediaRules
 from tusd_py.protocol.digests import Checksum, algorithms
@@ -253,6 +255,95 @@ async def test_a_creation_may_bring_first_bytes(length: int | None, is_sized: bo
     assert not upload.is_complete
     assert await place.content(upload.id) == b"01234"
     place.assert_idle()
+
+
+async def create_at_once(place: Place, content: bytes, **facts: Any) -> Upload:
+    told: dict[str, Any] = {"length": len(content), "metadata": named("song.mp3")} | facts
+    create = Create(has_body=bool(content), size=len(content), **told)
+    return await place.lifecycle.create(create, AtHand(content))
+
+
+@pytest.mark.parametrize("content", [b"", b"0123456789", bytes(AT_ONCE)])
+@pytest.mark.parametrize("facts", [{}, {"length": None, "is_last": True}])
+@on_a_jumping_loop
+async def test_an_upload_that_is_all_there_is_kept_at_once(content: bytes, facts: dict[str, Any]) -> None:
+    place = Place()
+    upload = await create_at_once(place, content, **facts)
+    assert upload == await place.store.get(upload.id)
+    assert (upload.offset, upload.length, upload.extension) == (len(content), len(content), ".mp3")
+    assert upload.created_at == upload.written_at == upload.completed_at == NOW
+    assert await place.content(upload.id) == content
+    place.assert_idle()
+
+
+@on_a_jumping_loop
+async def test_what_is_kept_at_once_is_what_comes_bit_by_bit() -> None:
+    bit_by_bit, at_once = Place(), Place()
+    create = Create(length=10, has_body=True, size=10, metadata=parse_metadata("a Yg=="))
+    uploads = [
+        await bit_by_bit.lifecycle.create(create, Chunks(b"01234", b"56789")),
+        await at_once.lifecycle.create(create, AtHand(b"0123456789")),
+    ]
+    assert replace(uploads[0], id="") == replace(uploads[1], id="")
+
+
+@pytest.mark.parametrize(
+    ("length", "size", "facts"),
+    [
+        (20, 10, {}),
+        (None, 10, {}),
+        (AT_ONCE + 1, AT_ONCE + 1, {}),
+        (10, None, {}),
+        (10, 10, {"is_partial": True, "concat": "partial"}),
+    ],
+)
+@on_a_jumping_loop
+async def test_nothing_else_is_asked_for_at_once(length: int | None, size: int | None, facts: dict[str, Any]) -> None:
+    class Asked(Chunks):
+        def at_hand(self) -> bytes | None:
+            raise AssertionError("nobody may ask")
+
+    place = Place()
+    content = bytes(size or 10)
+    create = Create(length=length, has_body=True, size=size, metadata=named("song.mp3"), **facts)
+    assert (await place.lifecycle.create(create, Asked(content))).offset == len(content)
+    place.assert_idle()
+
+
+@on_a_jumping_loop
+async def test_a_checksum_is_verified_of_what_is_kept_at_once() -> None:
+    place = Place()
+    assert (await create_at_once(place, b"0123456789", checksum=sha1(b"0123456789"))).is_complete
+    with pytest.raises(ChecksumMismatch):
+        await create_at_once(place, b"0123456789", checksum=sha1(b"something else"))
+    with pytest.raises(BadRequest):
+        await create_at_once(place, b"0123456789", checksum=Checksum("rot13", b"0"))
+    assert await place.count() == 1
+
+
+@on_a_jumping_loop
+async def test_content_is_judged_before_it_is_kept_at_once(caplog: pytest.LogCaptureFixture) -> None:
+    place = Place(media=MediaRules.of(".mp3"))
+    with caplog.at_level(logging.INFO, "tusd_py"), pytest.raises(ContentRefused):
+        await create_at_once(place, b"%PDF-1.7\n" + bytes(100))
+    assert [record.getMessage().split(" id=")[0] for record in caplog.records] == ["upload refused"]
+    assert await place.count() == 0
+
+
+@on_a_jumping_loop
+async def test_what_does_not_fit_is_not_kept_at_once_in_part() -> None:
+    place = Place(capacity=9)
+    with pytest.raises(StorageFull):
+        await create_at_once(place, b"0123456789")
+    assert await place.count() == 0
+
+
+@on_a_jumping_loop
+async def test_nothing_is_kept_at_once_while_the_server_stops() -> None:
+    place = Place()
+    place.lifecycle.stop()
+    with pytest.raises(ServerStopping):
+        await create_at_once(place, b"0123456789")
 
 
 @on_a_jumping_loop

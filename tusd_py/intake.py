@@ -110,6 +110,16 @@ class Body(ABC):
 
     size: int | None
 
+    def at_hand(self) -> bytes | None:
+        """Return the whole body if all of it has arrived already; ``None`` where it has not, or nobody can tell.
+
+        Asked at most once, and before ``feed``, which has nothing more to give then.
+
+        Raises:
+            UploadError: what the server says is wrong with it.
+        """
+        return None
+
     @abstractmethod
     async def feed(self, intake: Intake) -> None:
         """Hand every byte to ``intake`` and return at the end of the body.

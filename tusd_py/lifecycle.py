@@ -61,6 +61,10 @@ Reader = Callable[[int, int], AsyncGenerator[bytes, None]]
 # a record must not grow with every request that names it.
 MAX_AWAITING = 64
 
+# The largest upload, in bytes, that is kept at once where all of it came with its creation: hashing it takes no longer
+# than a hop into a thread would.
+AT_ONCE = 64 * 1024
+
 _STORAGE_TROUBLE = (StorageFull, StorageUnavailable, StorageFailed)
 _BROKEN_OFF = (UploadInterrupted, BodyTimedOut, ServerStopping, ConnectionLost)
 _PASSING_TROUBLE = (ServerStopping, BodyTimedOut, *_STORAGE_TROUBLE)
@@ -134,7 +138,8 @@ class Lifecycle:
 
         Where a body ends early because the server stops, the client falls silent or the disk is full, the upload is
         returned as far as it came: the client learns its URL and goes on with an append. If the body was to be the
-        whole upload, the trouble is raised, for the client would take anything else for success; the upload stays.
+        whole upload, the trouble is raised, for the client would take anything else for success; the upload stays. A
+        small upload whose bytes are all there already is kept as a whole or refused.
 
         Raises, and leaves nothing behind:
             UploadTooLarge, UploadTooSmall, UploadOverrun: the length or the body is not accepted (413, 400).
@@ -156,21 +161,23 @@ class Lifecycle:
         if verification is not None and not create.has_body:
             verification.check()
         now = self._now()
-        upload = await self._store.create(
-            Upload(
-                id=self._new_id(),
-                created_at=now,
-                written_at=now,
-                length=create.length,
-                metadata=create.metadata,
-                extension=extension,
-                concat=create.concat,
-                is_partial=create.is_partial,
-                ends_by_word=create.ends_by_word,
-                is_ended=create.ends_by_word and create.is_last and create.size is not None,
-                repr_digest=create.repr_digest,
-            )
+        upload = Upload(
+            id=self._new_id(),
+            created_at=now,
+            written_at=now,
+            length=create.length,
+            metadata=create.metadata,
+            extension=extension,
+            concat=create.concat,
+            is_partial=create.is_partial,
+            ends_by_word=create.ends_by_word,
+            is_ended=create.ends_by_word and create.is_last and create.size is not None,
+            repr_digest=create.repr_digest,
         )
+        whole = _whole_at_hand(create, body)
+        if whole is not None:
+            return await self._create_complete(upload, whole, verification)
+        upload = await self._store.create(upload)
         _log("created", upload, length=upload.length)
         if not create.has_body and not upload.is_unmarked:
             return upload
@@ -391,6 +398,28 @@ class Lifecycle:
         await self._store.delete(id)
         _log("expired", upload, offset=upload.offset)
         return upload
+
+    async def _create_complete(self, upload: Upload, data: bytes, verification: Verification | None) -> Upload:
+        """Make a new upload of all its bytes: judged before anything of it exists, and kept in one go.
+
+        Nobody else knows it before it is complete, so it needs no lock.
+        """
+        try:
+            if verification is not None:
+                verification.update(data)
+                verification.check()
+            self._media.check_content(upload.extension, data[:SNIFF_SIZE], whole=True)
+        except UploadError as error:
+            _log("refused", upload, error=error.code)
+            raise
+        extension = upload.extension or self._media.extension_from_content(data[:SNIFF_SIZE])
+        upload = replace(upload, length=len(data), extension=extension, completed_at=self._now())
+        completed = await self._store.create_complete(upload, data)
+        _log("created", completed, length=completed.length)
+        if data:
+            _log("received", completed, bytes=len(data), offset=completed.offset)
+        _log("completed", completed, length=completed.length)
+        return completed
 
     async def _left_of(self, upload: Upload, error: UploadError) -> Upload | None:
         """Return what is left of a creation that ``error`` ended, ``None`` where it is nothing: then it is removed."""
@@ -627,6 +656,18 @@ class Lifecycle:
         if not request.content_digests:
             return checksum
         return ContentVerification(request.content_digests, self._algorithms, checksum)
+
+
+def _whole_at_hand(create: Create, body: Body) -> bytes | None:
+    """Return all bytes of a small upload that ends with its creation, if they are there; ``None`` where they are not.
+
+    Not of a partial, which is not complete for good before its final is made, nor of one that a digest is told of.
+    """
+    if create.size is None or create.size > AT_ONCE or create.is_partial or create.repr_digest:
+        return None
+    if not create.is_last and (create.ends_by_word or create.length != create.size):
+        return None
+    return body.at_hand()
 
 
 class _NoRoom(Appender):

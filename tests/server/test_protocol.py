@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 from starlette.types import Receive, Scope, Send
 
-from tests.live import APPEND, TUS, Certificate, Connection, Server, serving
+from tests.live import APPEND, TUS, Answer, Certificate, Connection, Server, serving
 from tests.server_process import wait_until
-from tusd_py import TusApp
+from tusd_py import TusApp, lifecycle
 from tusd_py.server.crowd import Crowd
 from tusd_py.server.protocol import MAX_FRAMING, MAX_HEAD, MAX_TARGET, LimitedProtocol
 from tusd_py.web import wire
@@ -426,6 +426,40 @@ def test_a_creation_with_broken_chunks_creates_nothing(tmp_path: Path, loop: str
         connection.send(b"a\r\n0123456789\r\n").send(b"zz\r\n")
         assert connection.answer().status == 400
         assert not [path for path in tmp_path.rglob("*") if path.is_file() and path.suffix in (".part", ".json", "")]
+
+
+def content(server: Server, created: Answer) -> str:
+    return server.ask("GET", "/" + created.fields["location"].split("/", 3)[3]).text
+
+
+CREATION = f"POST /files/ HTTP/1.1\r\n{HOST}{APPEND}Upload-Length: 10\r\nContent-Length: 10\r\n\r\n"
+
+
+@pytest.mark.parametrize("times", [1, 3])
+def test_a_creation_whose_body_comes_with_its_head_needs_no_intake(
+    server: Server, times: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*args: object, **settings: object) -> None:
+        raise AssertionError("nothing is taken in")
+
+    monkeypatch.setattr(lifecycle, "Intake", refuse)
+    with server.connect() as connection:
+        connection.send((CREATION + "0123456789") * times)
+        for _ in range(times):
+            answer = connection.answer()
+            assert (answer.status, answer.fields["upload-offset"]) == (201, "10")
+            assert content(server, answer) == "0123456789"
+
+
+@pytest.mark.parametrize("cut", range(10))
+def test_a_creation_whose_body_comes_later_in_part_is_the_same(server: Server, cut: int) -> None:
+    with server.connect() as connection:
+        connection.send(CREATION + "0123456789"[:cut])
+        assert server.ask("OPTIONS", "/files/").status == 204  # the head was seen meanwhile
+        connection.send("0123456789"[cut:])
+        answer = connection.answer()
+        assert (answer.status, answer.fields["upload-offset"]) == (201, "10")
+        assert content(server, answer) == "0123456789"
 
 
 @pytest.mark.parametrize("framing", ["Content-Length: 10\r\n", CHUNKED])

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from ipaddress import ip_address
 
 from tusd_py.errors import BadRequest
@@ -51,6 +52,7 @@ class Forwarded:
     hops: tuple[str, ...] = ()
 
 
+@lru_cache(128)  # a server has a few names, and each request says one of them, more than once
 def parse_host(text: str) -> Host:
     """Return the host that ``Host`` or ``X-Forwarded-Host`` names. Source: RFC 9110, 7.2.
 

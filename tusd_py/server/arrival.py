@@ -59,10 +59,11 @@ class Arrival(asyncio.BufferedProtocol, Arriving):
         self._reception = reception
         self._size = size
         self._missing = size or 0
-        self._changed = asyncio.Event()
         self._error: UploadError | None = None
-        self._is_encrypted = is_ssl(cycle.transport)
         self._aside: memoryview | None = None
+        # Only for what is read past the parser.
+        self._changed: asyncio.Event
+        self._is_encrypted: bool
         self._intake: Intake
 
     async def feed(self, intake: Intake) -> None:
@@ -117,6 +118,8 @@ class Arrival(asyncio.BufferedProtocol, Arriving):
         """Let the transport read the rest into the slabs of ``intake``."""
         assert self._size is not None
         self._intake = intake
+        self._changed = asyncio.Event()
+        self._is_encrypted = is_ssl(self._cycle.transport)
         self._missing = self._size - self.received
         self._connect(self)
         try:

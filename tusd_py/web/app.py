@@ -5,12 +5,12 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator, Collection
+from collections.abc import AsyncIterator, Awaitable, Collection
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 
 from starlette.middleware.cors import CORSMiddleware
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from tusd_py.expiration import Sweeper
 from tusd_py.lifecycle import Lifecycle
@@ -22,7 +22,6 @@ from tusd_py.web.form import Form, FormRules
 from tusd_py.web.forwarding import Forwarding, Proxies
 from tusd_py.web.health import Health
 from tusd_py.web.request_log import RequestLog
-from tusd_py.web.safety import safely
 from tusd_py.web.wire import path_of
 
 METHODS = ("GET", "HEAD", "POST", "PATCH", "DELETE", "OPTIONS")
@@ -159,7 +158,7 @@ class Application:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http":
-            await self._app(scope, receive, safely(send))
+            await self._app(scope, receive, send)
         elif scope["type"] == "lifespan":
             await self._live(receive, send)
         elif scope["type"] == "websocket":
@@ -250,7 +249,7 @@ class Application:
 
 
 def _with_cors(app: ASGIApp, cors: Cors, methods: Collection[str]) -> ASGIApp:
-    return CORSMiddleware(
+    guarded = CORSMiddleware(
         app,
         allow_origins=cors.origins,
         allow_credentials=cors.credentials,
@@ -259,3 +258,22 @@ def _with_cors(app: ASGIApp, cors: Cors, methods: Collection[str]) -> ASGIApp:
         expose_headers=(*RESPONSE_FIELDS, *cors.expose_headers),
         max_age=cors.max_age,
     )
+
+    async def answer(scope: Scope, receive: Receive, send: Send) -> None:
+        if any(name == b"origin" for name, _ in scope["headers"]):
+            await guarded(scope, receive, send)
+        else:
+            await app(scope, receive, _varying(send))
+
+    return answer
+
+
+def _varying(send: Send) -> Send:
+    """Tell caches that pages of other origins are answered otherwise: all there is to CORS where there is no origin."""
+
+    def send_varying(message: Message) -> Awaitable[None]:
+        if message["type"] == "http.response.start":
+            message = {**message, "headers": [*message.get("headers", ()), (b"vary", b"Origin")]}
+        return send(message)
+
+    return send_varying

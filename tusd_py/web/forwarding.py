@@ -8,7 +8,7 @@ so that nobody could tell any more whether the host was told by a proxy, and is 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import replace
+from functools import lru_cache
 from ipaddress import IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -25,6 +25,12 @@ UNIX = "unix"
 
 EVERYONE = "*"
 
+# Fields of what proxies tell. Most requests have none of them, whoever they come from.
+TOLD = frozenset({b"forwarded", b"x-forwarded-for", b"x-forwarded-host", b"x-forwarded-prefix", b"x-forwarded-proto"})
+
+# How many addresses of peers are known by heart: those of proxies come again with every request.
+KNOWN_PEERS = 256
+
 
 class Proxies:
     """The peers that are believed: addresses, networks, ``unix`` for all on a Unix socket, ``*`` for all."""
@@ -34,13 +40,15 @@ class Proxies:
         self._has_everyone = EVERYONE in words
         self._has_unix = self._has_everyone or UNIX in words
         self._networks: Sequence[IPv4Network | IPv6Network] = [ip_network(word) for word in words - {UNIX, EVERYONE}]
+        self._has = lru_cache(KNOWN_PEERS)(self._look_up)
 
     def trust(self, address: str | None) -> bool:
         """Tell whether the peer with this address is a proxy; ``None`` is one on a Unix socket."""
         if address is None:
             return self._has_unix
-        if self._has_everyone:
-            return True
+        return self._has_everyone or self._has(address)
+
+    def _look_up(self, address: str) -> bool:
         try:
             known = ip_address(address)
         except ValueError:
@@ -83,22 +91,24 @@ class Forwarding:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:
-            scope = self._seen_by_client(scope)
+            seen = self._seen_by_client(scope)
         except UploadError as error:
             exchange = Exchange(scope, receive, send)
             await exchange.answer(self._refused(exchange, error))
             return
         request = current_request.get()
-        if request is not None:
+        if request is not None and seen is not scope:
             # What is logged of the request from here on is about its client, and not about the proxy.
-            current_request.set(replace(request, client=client_of(scope)))
-        await self._app(scope, receive, send)
+            request.client = client_of(seen)
+        await self._app(seen, receive, send)
 
     def _seen_by_client(self, scope: Scope) -> Scope:
         # The Host that reached us is judged even where a proxy tells another one: a page that DNS rebinding has made
         # same-origin may set every field but this one (reliability: DNS rebinding).
         self._check_host(_host_of(scope["headers"]))
         client = scope.get("client")
+        if not any(name in TOLD for name, _ in scope["headers"]):
+            return scope
         if not self._proxies.trust(client[0] if client else None):
             return scope
         forwarded = parse_forwarded(Fields(scope["headers"]))
@@ -136,7 +146,7 @@ class Forwarding:
 
 
 def _host_of(lines: Iterable[tuple[bytes, bytes]]) -> str:
-    return Fields(lines).single("host") or ""
+    return Fields(line for line in lines if line[0] == b"host").single("host") or ""
 
 
 def _is_loopback(name: str) -> bool:

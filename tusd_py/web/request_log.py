@@ -11,7 +11,7 @@ import json
 import logging
 import re
 import secrets
-from collections.abc import Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from contextvars import ContextVar
 from dataclasses import dataclass
 
@@ -19,6 +19,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from tusd_py.upload import is_id
 from tusd_py.web.reception import reception_of
+from tusd_py.web.safety import made_safe
 
 logger = logging.getLogger("tusd_py")
 
@@ -31,7 +32,7 @@ PLAIN = re.compile(r"[A-Za-z0-9._~+/:@%-]+")
 LONGEST_VALUE = 256
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Request:
     """What every line of a request says: the id of the request, and the client's address."""
 
@@ -44,7 +45,7 @@ current_request: ContextVar[Request | None] = ContextVar("current_request", defa
 
 
 class RequestLog:
-    """An ASGI app around another one."""
+    """An ASGI app around another one, and around everything else: what every answer carries is put on here as well."""
 
     def __init__(self, app: ASGIApp, *, level_of: Callable[[Scope], int], monotonic: Callable[[], float]) -> None:
         """Log the requests to ``app``, at the level that ``level_of`` gives for each."""
@@ -55,8 +56,8 @@ class RequestLog:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         request = Request(_request_id(scope), client_of(scope))
         exchange = _Exchange(request, receive, send)
-        began_at = self._monotonic()
         token = current_request.set(request)
+        began_at = self._monotonic()
         try:
             await self._app(scope, exchange.receive, exchange.send)
         finally:
@@ -67,15 +68,16 @@ class RequestLog:
 
 
 class _Exchange:
-    """Counts what passes."""
+    """Counts what passes, and names the answer."""
+
+    __slots__ = ("_fields", "_receive", "_received", "_request", "_send", "_sent", "_status")
 
     def __init__(self, request: Request, receive: Receive, send: Send) -> None:
         self._request = request
         self._receive = receive
         self._send = send
         self._status: int | None = None
-        self._location = ""
-        self._length = ""
+        self._fields: list[tuple[bytes, bytes]] = []
         self._received = 0
         self._sent = 0
 
@@ -84,18 +86,18 @@ class _Exchange:
         self._received += len(message.get("body", b""))
         return message
 
-    async def send(self, message: Message) -> None:
+    def send(self, message: Message) -> Awaitable[None]:
         if message["type"] == "http.response.start":
-            fields = list(message.get("headers", ()))
             self._status = message["status"]
-            self._location = _value(fields, b"location")
-            self._length = _value(fields, b"content-length")
-            message = {**message, "headers": [*fields, (b"x-request-id", self._request.id.encode())]}
-        self._sent += len(message.get("body", b""))
-        if message["type"] == "http.response.pathsend":
+            self._fields = made_safe(message.get("headers", ()))
+            self._fields.append((b"x-request-id", self._request.id.encode()))
+            message = {**message, "headers": self._fields}
+        elif message["type"] == "http.response.pathsend":
             # The server sends a file by itself.
-            self._sent += int(self._length or 0)
-        await self._send(message)
+            self._sent += int(_value(self._fields, b"content-length") or 0)
+        else:
+            self._sent += len(message.get("body", b""))
+        return self._send(message)
 
     def log(self, level: int, scope: Scope, duration: float) -> None:
         arriving = reception_of(scope).arriving
@@ -104,7 +106,7 @@ class _Exchange:
             "path": scope["path"][:LONGEST_VALUE],
             # None: nobody was left to answer.
             "status": self._status,
-            "id": _upload_id(self._location) or _upload_id(scope["path"]),
+            "id": _upload_id(_value(self._fields, b"location")) or _upload_id(scope["path"]),
             "received": self._received + (arriving.received if arriving is not None else 0),
             "sent": self._sent,
             "duration": round(duration, 4),

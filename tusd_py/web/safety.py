@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from starlette.types import Message, Send
+from collections.abc import Iterable
 
 # Nothing of what we answer is a page. Where that needs other words, for downloads, the answer brings its own.
 # The URL of an upload is all that one needs to write to it, so it is told to nobody.
@@ -13,15 +13,8 @@ SAFETY = (
 )
 
 
-def safely(send: Send) -> Send:
-    """Return ``send`` with the fields of ``SAFETY`` on every answer that does not bring its own."""
-
-    async def send_safely(message: Message) -> None:
-        if message["type"] == "http.response.start":
-            fields = list(message.get("headers", ()))
-            present = {name.lower() for name, _ in fields}
-            fields += [(name, value) for name, value in SAFETY if name not in present]
-            message = {**message, "headers": fields}
-        await send(message)
-
-    return send_safely
+def made_safe(fields: Iterable[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
+    """Return the header fields of an answer with those of ``SAFETY`` that it does not bring itself."""
+    lines = list(fields)
+    present = {name.lower() for name, _ in lines}
+    return [*lines, *(line for line in SAFETY if line[0] not in present)]

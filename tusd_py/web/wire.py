@@ -6,6 +6,7 @@ import asyncio
 import logging
 from collections.abc import AsyncGenerator, Iterable
 from contextlib import aclosing, suppress
+from functools import lru_cache
 from urllib.parse import quote
 
 from starlette.types import Message, Receive, Scope, Send
@@ -42,6 +43,15 @@ class RequestBody(Body):
         self._receive = receive
         self._received = 0
         self.is_read = size == 0
+
+    def at_hand(self) -> bytes | None:
+        """Return the whole body if it has arrived; only a server that knows us can tell."""
+        if self.is_read:
+            return b""
+        self._reception.check()
+        body = None if self._reception.arriving is None else self._reception.arriving.at_hand()
+        self.is_read = body is not None
+        return body
 
     async def feed(self, intake: Intake) -> None:
         """Put every chunk into ``intake`` as it comes."""
@@ -301,7 +311,13 @@ class Exchange:
 
 
 def _lines(fields: Iterable[tuple[str, str]]) -> list[tuple[bytes, bytes]]:
-    return [(name.lower().encode("latin-1"), value.encode("latin-1")) for name, value in fields]
+    return [(_encoded_name(name), value.encode("latin-1")) for name, value in fields]
+
+
+@lru_cache(128)  # all names are ours, and so are few
+def _encoded_name(name: str) -> bytes:
+    """Write the name of a field as ASGI has it."""
+    return name.lower().encode("latin-1")
 
 
 def path_of(scope: Scope) -> str:
