@@ -19,7 +19,6 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 import click
-import psutil
 
 from benchmarks.full_size import generate
 from benchmarks.measured_server import APPEND, MIB, NAMED, TUS, MeasuredServer, build_size, measured_server
@@ -142,11 +141,6 @@ def _ask(connection: HTTPConnection, method: str, path: str, fields: dict[str, s
     return response.status, response.headers["Upload-Offset"]
 
 
-def _processor_seconds(server: MeasuredServer) -> float:
-    times = psutil.Process(server.pid).cpu_times()
-    return times.user + times.system
-
-
 @click.command()
 @click.option("--count", default=8, show_default=True, help="How many partials.")
 @click.option("--size", default=512 * MIB, show_default=True, help="Bytes of each.")
@@ -163,11 +157,11 @@ def main(count: int, size: int, folder: Path | None, fsync: str, check: bool) ->
         idle.start()
         time.sleep(IDLE_SECONDS)
         idle.stop()
-        before, memory = _processor_seconds(server), server.peak_memory()
+        before, memory = server.processor_seconds(), server.peak_memory()
         bystander.start()
         seconds = concatenate(server, partials, whole)
         bystander.stop()
-        used = _processor_seconds(server) - before
+        used = server.processor_seconds() - before
         print(f"size        {count} x {build_size(size)} = {build_size(whole)}")
         print(f"time        {seconds:.2f} s ({build_size(whole / seconds)}/s)")
         print(f"processor   {used:.2f} s, the other requests included")

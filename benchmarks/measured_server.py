@@ -63,6 +63,15 @@ class MeasuredServer:
         """Return the most bytes that each process was ever resident with, all together."""
         return sum(high_water(process.pid) for process in self._processes())
 
+    def processor_seconds(self) -> float:
+        """Return the user and system time of all processes of the server, also of those that ended."""
+        times = [process.cpu_times() for process in self._processes()]
+        return sum(it.user + it.system + it.children_user + it.children_system for it in times)
+
+    def forget_peak_memory(self) -> int:
+        """Let ``peak_memory`` begin anew, and return what all processes hold now."""
+        return sum(forget_high_water(process.pid) for process in self._processes())
+
     def files(self) -> list[str]:
         """Return the names of all files in the upload folder."""
         return sorted(str(path.relative_to(self.upload_dir)) for path in self.upload_dir.rglob("*") if path.is_file())

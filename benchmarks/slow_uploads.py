@@ -83,11 +83,16 @@ def _head(method: str, path: str, fields: dict[str, str]) -> bytes:
 
 
 async def _answer(reader: asyncio.StreamReader, status: str, field: str) -> str:
-    """Read an answer without a body and return one of its fields."""
+    """Read an answer and return one of its fields."""
     first, *lines = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1").splitlines()
     fields = {name.lower(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
     if first.split()[1] != status:
         raise SystemExit(f"the server answered: {first}")
+    # An answer without content may still be chunked.
+    if "transfer-encoding" in fields:
+        await reader.readuntil(b"0\r\n\r\n")
+    else:
+        await reader.readexactly(int(fields.get("content-length", 0)))
     return fields[field]
 
 

@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
+import ssl
 import threading
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
 import uvicorn
@@ -33,8 +35,11 @@ class Answer:
 class Connection:
     """A connection to the server that sends exactly the bytes it is given."""
 
-    def __init__(self, port: int) -> None:
-        self._socket = socket.create_connection(("127.0.0.1", port), timeout=20)
+    def __init__(self, reached: int | socket.socket) -> None:
+        """Connect to a port of this machine, or speak over a socket that is connected already."""
+        if isinstance(reached, int):
+            reached = socket.create_connection(("127.0.0.1", reached), timeout=20)
+        self._socket = reached
         self._read = b""
 
     def __enter__(self) -> Connection:
@@ -50,19 +55,33 @@ class Connection:
     def answer(self, method: str = "GET") -> Answer:
         """Read one response to a request with ``method``; interim ones are skipped."""
         while True:
-            head = self._until(b"\r\n\r\n").decode("latin-1")
-            first, *lines = head.split("\r\n")
-            status = int(first.split(" ")[1])
+            status, fields = self._head()
             if status >= 200:
-                break
+                return self._with_body(method, status, fields)
+
+    def final(self, method: str = "GET") -> Answer:
+        """Read one response, which must not be an interim one."""
+        status, fields = self._head()
+        assert status >= 200, f"{status} came first"
+        return self._with_body(method, status, fields)
+
+    def _head(self) -> tuple[int, dict[str, str]]:
+        first, *lines = self._until(b"\r\n\r\n").decode("latin-1").split("\r\n")
         fields = {name.lower(): value.strip() for name, _, value in (line.partition(":") for line in lines if line)}
+        return int(first.split(" ")[1]), fields
+
+    def _with_body(self, method: str, status: int, fields: dict[str, str]) -> Answer:
         has_body = method != "HEAD" and status not in (204, 304)
         body = self._exactly(int(fields.get("content-length", 0))) if has_body else b""
         return Answer(status, fields, body)
 
     def interim(self) -> int:
         """Read one interim response and return its status."""
-        return int(self._until(b"\r\n\r\n").split(b" ")[1])
+        return self._head()[0]
+
+    def interim_fields(self) -> tuple[int, Mapping[str, str]]:
+        """Read one interim response and return its status and fields."""
+        return self._head()
 
     def is_ended_by_server(self) -> bool:
         """Wait for the end of the connection; ``False`` when more bytes come instead."""
@@ -109,12 +128,26 @@ class Connection:
 
 @dataclass(frozen=True)
 class Server:
-    """Where the app is served."""
+    """Where the app is served: on a port, or at the ``path`` of a Unix socket; ``tls`` is what its clients trust."""
 
     port: int
+    tls: ssl.SSLContext | None = None
+    path: Path | None = None
 
     def connect(self) -> Connection:
-        return Connection(self.port)
+        return Connection(self.open())
+
+    def open(self) -> socket.socket:
+        """Return a socket that is connected, and encrypted where the server asks for that."""
+        if self.path is not None:
+            opened = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+            opened.settimeout(20)
+            opened.connect(str(self.path))
+            return opened
+        opened = socket.create_connection(("127.0.0.1", self.port), timeout=20)
+        # What is sent in two pieces shall come in two.
+        opened.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        return opened if self.tls is None else self.tls.wrap_socket(opened, server_hostname="127.0.0.1")
 
     def ask(self, method: str, path: str, fields: str = "", body: bytes | None = None) -> Answer:
         """Send one request with exactly these fields (lines ending in CRLF) and return the answer.

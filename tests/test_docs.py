@@ -11,7 +11,7 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 ROW = re.compile(r"\| (?P<requirement>.+) \| `(?P<keeper>[\w.]+)` \| `(?P<file>[\w/]+\.py)::(?P<test>\w+)` \|")
-PAGES = ("protocol.md", "security.md")
+PAGES = ("protocol.md", "draft.md", "security.md")
 
 
 def rows_of(page: str) -> list[str]:

@@ -17,7 +17,7 @@ PACKAGE = Path(tusd_py.__file__).parent
 # is that of a module, or of a folder with all its modules that have no row of their own.
 ROWS: tuple[tuple[str, ...], ...] = (
     ("upload",),
-    ("errors", "cancellation"),
+    ("errors", "cancellation", "threads"),
     ("protocol",),
     ("storage", "locks", "hooks", "media"),
     ("intake", "concatenation"),
@@ -64,6 +64,7 @@ LIBRARIES: dict[str, tuple[str, ...]] = {
     "pydantic": ("settings", "storage.record"),
     "pydantic_core": ("settings",),
     "pydantic_settings": ("settings", "sources"),
+    "python_multipart": ("web.form_parser",),
     "starlette": ("web",),
     "uvicorn": ("server",),
     "uvloop": ("server",),

@@ -107,6 +107,7 @@ class Place:
         capacity: int | None = None,
         media: MediaRules = ANYTHING,
         max_size: int | None = 1_000_000,
+        min_size: int = 0,
         idle_timeout: float | None = None,
         patience: float = 20.0,
         expiry: timedelta | None = timedelta(minutes=10),
@@ -117,7 +118,7 @@ class Place:
         self.clock = clock or Clock()
         self.store = store or MemoryStore(capacity=capacity, now=self.clock)
         self.locks = MemoryLocks(timeout=patience)
-        self.limits = Limits(max_size=max_size, partial_expiry=expiry, partial_lifetime=lifetime)
+        self.limits = Limits(max_size=max_size, min_size=min_size, partial_expiry=expiry, partial_lifetime=lifetime)
         self.pool = SlabPool(1024 * 1024, 256 * 1024)
         self.lifecycle = Lifecycle(
             self.store,
@@ -1083,3 +1084,100 @@ async def test_whatever_requests_come_the_bytes_are_those_that_were_sent(
         final = await place.append(upload.id, offset, data[offset:])
     assert final.is_complete
     assert await place.content(upload.id) == data
+
+
+# ── uploads that nobody is told of before they are whole ─────────────────────────────────────────────────────────────
+
+
+@on_a_jumping_loop
+async def test_a_provisional_upload_is_unfinished_and_locked_until_it_is_completed() -> None:
+    place = Place(media=MediaRules.of(".txt", "off"))
+    body = Create(length=None, has_body=True)
+    async with place.lifecycle.provisional(body, Chunks(b"0123456789")) as upload:
+        kept = await place.store.get(upload.id)
+        assert (kept.offset, kept.length, kept.is_complete) == (10, None, False)
+        async with place.locks.try_hold(upload.id) as is_held:
+            assert not is_held
+        completed = await place.lifecycle.complete_as(upload, parse_metadata("filename YS50eHQ="))
+    assert completed == await place.store.get(upload.id)
+    assert (completed.length, completed.extension, completed.metadata.filename) == (10, ".txt", "a.txt")
+    assert completed.is_complete
+    assert await place.content(completed.id) == b"0123456789"
+
+
+@pytest.mark.parametrize("is_completed", [False, True])
+@pytest.mark.parametrize("error", [ConnectionLost(), BadRequest("ERR", "no"), asyncio.CancelledError(), ValueError()])
+@on_a_jumping_loop
+async def test_whatever_goes_wrong_removes_a_provisional_upload(error: BaseException, is_completed: bool) -> None:
+    place = Place()
+
+    async def fail() -> None:
+        async with place.lifecycle.provisional(Create(length=None, has_body=True), Chunks(b"01234")) as upload:
+            if is_completed:
+                await place.lifecycle.complete_as(upload, parse_metadata(""))
+            raise error
+
+    with pytest.raises(type(error)):
+        await fail()
+    for complete in (False, True):
+        assert [upload async for upload in place.store.list(complete=complete)] == []
+
+
+@pytest.mark.parametrize(
+    "error", [ConnectionLost(), BadRequest("ERR", "no"), ServerStopping(), StorageFull(), StorageUnavailable()]
+)
+@on_a_jumping_loop
+async def test_a_provisional_upload_whose_body_fails_is_gone(error: Exception) -> None:
+    """One that is created for good is told of as far as it came, where that is worth something."""
+    place = Place()
+    with pytest.raises(type(error)):
+        async with place.lifecycle.provisional(Create(length=None, has_body=True), Chunks(b"01234", error=error)):
+            pytest.fail("it has no end")
+    assert [upload async for upload in place.store.list()] == []
+
+
+@pytest.mark.parametrize("by", ["the server", "somebody else"])
+@on_a_jumping_loop
+async def test_a_provisional_upload_that_is_interrupted_is_gone(by: str) -> None:
+    place = Place()
+    body = Sent()
+
+    async def provide() -> None:
+        async with place.lifecycle.provisional(Create(length=None, has_body=True), body):
+            pytest.fail("it was interrupted")
+
+    providing = asyncio.create_task(provide())
+    await body.send(b"01234")
+    if by == "the server":
+        place.lifecycle.stop()
+    else:
+        [upload] = [upload async for upload in place.store.list()]
+        with pytest.raises(UploadNotFound):
+            await place.lifecycle.terminate(upload.id)
+    with pytest.raises((ServerStopping, UploadInterrupted)):
+        await providing
+    assert [upload async for upload in place.store.list()] == []
+
+
+@on_a_jumping_loop
+async def test_nothing_provisional_is_begun_while_the_server_stops() -> None:
+    place = Place()
+    place.lifecycle.stop()
+    with pytest.raises(ServerStopping):
+        async with place.lifecycle.provisional(Create(length=None, has_body=True), Chunks()):
+            pytest.fail("it was begun")
+
+
+@on_a_jumping_loop
+async def test_what_a_provisional_upload_is_completed_as_is_judged() -> None:
+    place = Place(media=MediaRules.of(".wav"))
+    names = {"filename YS5wbmc=": ExtensionRefused, "x " + "YWFh" * 11_000: BadRequest}
+    for metadata, error in names.items():
+        with pytest.raises(error):
+            async with place.lifecycle.provisional(Create(length=None, has_body=True), Chunks(WAV)) as upload:
+                await place.lifecycle.complete_as(upload, parse_metadata(metadata))
+    place = Place(media=MediaRules.of(".wav, .mp3"))
+    with pytest.raises(ContentRefused):
+        async with place.lifecycle.provisional(Create(length=None, has_body=True), Chunks(WAV)) as upload:
+            await place.lifecycle.complete_as(upload, parse_metadata("filename YS5tcDM="))
+    assert [upload async for upload in place.store.list()] == []

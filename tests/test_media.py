@@ -16,6 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.media_files import RECIPES, make_media_file, run
+from tusd_py import media as media_module
 from tusd_py.errors import ContentRefused, ExtensionRefused
 from tusd_py.media import ENOUGH, EXTENSION_GRAMMAR, FAMILY, SNIFF_SIZE, MediaRules, Sniff, sniff
 from tusd_py.upload import Metadata
@@ -43,6 +44,13 @@ def is_accepted(rules: MediaRules, extension: str, prefix: bytes, *, whole: bool
     except ContentRefused:
         return False
     return True
+
+
+def told_by_puremagic(content: bytes, *, sure: bool) -> set[str]:
+    """Return what puremagic says when it is asked, by ``sniff`` without anything of ours."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(media_module, "_may_be_known_to_puremagic", bool)
+        return media_module._ask_puremagic(content, sure=sure)
 
 
 # --- configuration ---
@@ -412,3 +420,52 @@ def test_a_file_of_the_servers_disk_is_never_opened(tmp_path: Path, monkeypatch:
     monkeypatch.setattr("builtins.open", lambda name, *_: opened.append(str(name)))
     LENIENT.check_content(LENIENT.check_name(named("song.mp3")), TEXT, whole=True)
     assert opened == []
+
+
+# --- asking puremagic only where it may know something ---
+
+
+@pytest.mark.parametrize("sure", [False, True])
+def test_whatever_puremagic_knows_it_is_asked_about(sure: bool) -> None:
+    from puremagic import main
+
+    for row in (*main.magic_header_array, *main.magic_footer_array):
+        if row.offset >= 0:
+            content = bytes(row.offset) + row.byte_match + b"behind"
+        else:
+            content = b"before" + row.byte_match + bytes(-row.offset - len(row.byte_match))
+        assert media_module._ask_puremagic(content, sure=sure) == told_by_puremagic(content, sure=sure)
+
+
+@given(st.binary(max_size=600), st.booleans())
+def test_where_it_is_not_asked_it_would_have_said_nothing(content: bytes, sure: bool) -> None:
+    assert media_module._ask_puremagic(content, sure=sure) == told_by_puremagic(content, sure=sure)
+
+
+@pytest.mark.parametrize("sure", [False, True])
+@pytest.mark.parametrize(
+    "beginning",
+    [
+        b"fLaC\0\0\0\x22",
+        b"fLaC\x80\0\0\x22",
+        b"OggS\0\2",
+        b"\x1aE\xdf\xa3",
+        bytes.fromhex("3026b2758e66cf11a6d900aa0062ce6c"),
+    ],
+)
+def test_of_the_types_that_arrive_most_we_say_what_puremagic_says(beginning: bytes, sure: bool) -> None:
+    content = beginning + bytes(range(100))
+    ours: set[str] = set().union(
+        *(kinds for pattern, kinds in media_module.SIGNATURES if pattern.match(content)),
+    )
+    assert ours
+    assert ours <= told_by_puremagic(content, sure=sure) == sniff(content, sure=sure)
+
+
+def test_an_accepted_file_of_a_common_type_needs_no_puremagic(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(start: bytes, *, sure: bool) -> set[str]:
+        raise AssertionError("it was asked")
+
+    monkeypatch.setattr(media_module, "_ask_puremagic", refuse)
+    LENIENT.check_content(".wav", b"RIFF\x24\x10\0\0WAVEfmt ".ljust(SNIFF_SIZE, b"\x07"), whole=True)
+    LENIENT.check_content(".mkv", b"\x1aE\xdf\xa3".ljust(SNIFF_SIZE, b"\x07"), whole=True)

@@ -132,6 +132,13 @@ def test_settings_survive_a_way_through_json() -> None:
         ({"cors_allow_credentials": "perhaps"}, "cors_allow_credentials: must be true or false, not 'perhaps'"),
         ({"allowed_upload_extensions": ""}, "allowed_upload_extensions: no extension is allowed; name at least one"),
         ({"allowed_upload_extensions": "a/b"}, "allowed_upload_extensions: 'a/b' is no extension; write a dot"),
+        (
+            {"form_path": "/files/form"},
+            "form_path: /files/form lies where uploads are (/files/); choose a path beside it",
+        ),
+        ({"base_path": "/upload/"}, "form_path: /upload/stream lies where uploads are (/upload/); choose a path"),
+        ({"health_path": "/upload/stream"}, "health_path: /upload/stream is form_path already; choose another one"),
+        ({"form_max_files": 0}, "form_max_files: must be greater than or equal to 1, not 0"),
         ({"max_size": "1GiB"}, "max_size: there is no such setting"),
     ],
 )

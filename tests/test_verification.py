@@ -228,6 +228,22 @@ def plant_orphan(folder: Folder) -> None:
     age(path)
 
 
+def plant_unnamed(folder: Folder) -> None:
+    """What a crash before the rename of data that was to be complete at once leaves."""
+    plant_orphan(folder)
+    record = json.loads(folder.finished_record.read_text()) | {"id": OTHER}
+    path = folder / f"records/{OTHER}.json"
+    path.write_text(json.dumps(record))
+    age(path)
+
+
+def plant_unnamed_with_a_torn_record(folder: Folder) -> None:
+    plant_unnamed(folder)
+    path = folder / f"records/{OTHER}.json"
+    path.write_bytes(b'{"ver')
+    age(path)
+
+
 def plant_stray(folder: Folder) -> None:
     path = folder / "partial/notes\x1b[2J.txt"
     path.write_text("hello")
@@ -306,6 +322,8 @@ FAULTS = [
     Fault(plant_temporary_file, "leftover"),
     Fault(plant_sidecars, "leftover"),
     Fault(plant_orphan, "leftover"),
+    Fault(plant_unnamed, "leftover"),
+    Fault(plant_unnamed_with_a_torn_record, "leftover"),
     Fault(plant_stray, "stray"),
     Fault(plant_link, "planted", offset=None),
     Fault(plant_hard_link, "planted", offset=None),
@@ -333,6 +351,15 @@ def test_a_sound_folder_is_sound(folder: Folder) -> None:
     report = look(folder, repair=True)
     assert (report.findings, report.exit_code) == ([], 0)
     assert (report.unfinished, report.finished, report.in_use) == (1, 1, 0)
+    assert files(folder.path) == before
+
+
+def test_what_is_just_being_created_complete_is_no_fault(folder: Folder) -> None:
+    plant_unnamed_with_a_torn_record(folder)
+    for name in (f"partial/{OTHER}.part", f"records/{OTHER}.json"):
+        os.utime(folder / name)
+    before = files(folder.path)
+    assert look(folder, repair=True).findings == []
     assert files(folder.path) == before
 
 

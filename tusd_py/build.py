@@ -14,14 +14,15 @@ from tusd_py.locks.base import Locks
 from tusd_py.locks.file import FileLocks
 from tusd_py.locks.memory import MemoryLocks
 from tusd_py.media import MediaRules
+from tusd_py.protocol.dialects import Dialects
 from tusd_py.protocol.digests import algorithms
-from tusd_py.protocol.messages import Dialect
 from tusd_py.protocol.rules import Limits
 from tusd_py.protocol.tus import Tus
 from tusd_py.settings import Knobs, Settings
 from tusd_py.storage.base import Store
 from tusd_py.storage.disk import DiskStore
 from tusd_py.web.app import Application, Cors
+from tusd_py.web.form import FormRules
 from tusd_py.web.forwarding import Proxies
 
 
@@ -33,7 +34,7 @@ class Parts:
     locks: Locks
     lifecycle: Lifecycle
     sweeper: Sweeper
-    dialect: Dialect
+    dialects: Dialects
 
 
 class TusApp(Application):
@@ -67,7 +68,7 @@ class TusApp(Application):
             sweeper=parts.sweeper,
             store=parts.store,
             locks=parts.locks,
-            dialect=parts.dialect,
+            dialects=parts.dialects,
             base_path=settings.base_path,
             public_url=settings.public_url,
             downloads=not settings.disable_download,
@@ -75,6 +76,7 @@ class TusApp(Application):
             proxies=Proxies(settings.trusted_proxies),
             hosts=_hosts(settings),
             cors=_cors(settings),
+            form=_form(settings),
             health_path=settings.health_path,
             ready_path=settings.ready_path,
             send_timeout=settings.send_timeout_seconds,
@@ -90,6 +92,9 @@ def assemble(settings: Settings, *, store: Store | None = None, locks: Locks | N
         max_size=settings.max_file_size,
         partial_expiry=_timedelta(settings.partial_upload_expiry_seconds),
         partial_lifetime=_timedelta(settings.partial_upload_lifetime_seconds),
+        min_size=settings.min_file_size,
+        max_append_size=settings.max_append_size,
+        min_append_size=settings.min_append_size,
     )
     surroundings = Surroundings(
         limits=limits,
@@ -97,6 +102,7 @@ def assemble(settings: Settings, *, store: Store | None = None, locks: Locks | N
         algorithms=known,
         pool=SlabPool(settings.buffer_memory, settings.chunk_size),
         body_idle_timeout=settings.body_idle_timeout_seconds,
+        min_body_rate=settings.min_body_rate,
         remove_partials=settings.remove_partials_after_use,
     )
     lifecycle = Lifecycle(store, locks, surroundings)
@@ -108,8 +114,9 @@ def assemble(settings: Settings, *, store: Store | None = None, locks: Locks | N
         interval=settings.sweep_interval_seconds,
         completed_expiry=_timedelta(settings.completed_upload_expiry_seconds),
     )
-    dialect = Tus(limits, tuple(known), concatenation=not settings.disable_concatenation)
-    return Parts(store, locks, lifecycle, sweeper, dialect)
+    tus = Tus(limits, tuple(known), concatenation=not settings.disable_concatenation)
+    dialects = Dialects(tus, limits, put=settings.create_with_put, without_version=settings.draft_without_version)
+    return Parts(store, locks, lifecycle, sweeper, dialects)
 
 
 def _locks_for(store: Store, *, timeout: float) -> Locks:
@@ -141,6 +148,19 @@ def _cors(settings: Settings) -> Cors | None:
         allow_headers=settings.cors_allow_headers,
         expose_headers=settings.cors_expose_headers,
         max_age=int(settings.cors_max_age_seconds),
+    )
+
+
+def _form(settings: Settings) -> FormRules | None:
+    if settings.form_path is None:
+        return None
+    public = urlsplit(settings.public_url or "")
+    return FormRules(
+        path=settings.form_path,
+        origins=(*settings.cors_allow_origins, f"{public.scheme}://{public.netloc}".lower()),
+        max_files=settings.form_max_files,
+        max_size=settings.max_file_size,
+        patience=settings.body_idle_timeout_seconds,
     )
 
 

@@ -278,6 +278,9 @@ def _plan(settings: Settings) -> Plan:
         shutdown_timeout=settings.shutdown_timeout_seconds,
         head_timeout=settings.head_timeout_seconds,
         send_timeout=settings.send_timeout_seconds,
+        max_connections=settings.max_connections,
+        max_connections_per_client=settings.max_connections_per_client,
+        trusted_proxies=settings.trusted_proxies,
         tls=Tls(certificate, key) if certificate and key else None,
     )
 

@@ -2,22 +2,32 @@
 
     UploadError
     ├── BadRequest                400  a field is missing or malformed
-    │   └── ExtensionRefused      400  the name's extension is not among the allowed ones
+    │   ├── ExtensionRefused      400  the name's extension is not among the allowed ones
+    │   ├── InconsistentLength    400  two lengths of one upload, or an end that is not at its length
+    │   ├── UploadTooSmall        400  below the configured minimum
+    │   ├── AppendTooSmall        400  fewer bytes than one request must hold
+    │   ├── DigestMismatch        400  the request's content is not what Content-Digest says
+    │   └── UnsupportedDraft      400  an interop version of the IETF draft that is not served
+    ├── CompletedUpload           400  bytes for an upload that is complete
     ├── FinalUpload               403  bytes for an upload that is written by concatenation alone
+    ├── OriginRefused             403  a form of a page that may not upload here
     ├── UploadNotFound            404
     ├── MethodNotAllowed          405
     ├── HeadTimedOut              408
     ├── OffsetMismatch            409  the append starts where the upload does not end
     ├── UploadInterrupted         409  a newer request took the upload over
     ├── BodyTimedOut              409  the client sent nothing for too long
+    │   └── BodyTooSlow           409  it sent too little
     ├── UploadExpired             410
     ├── UnsupportedVersion        412
     ├── PreconditionFailed        412  the client means another content than there is
     ├── UploadTooLarge            413  above the configured maximum
+    │   └── AppendTooLarge        413  more bytes than one request may hold
     ├── UploadOverrun             413  more bytes than the upload's length
     ├── TargetTooLong             414
     ├── UnsupportedMediaType      415  the request's content type
     ├── ContentRefused            415  the first bytes are something that is not allowed
+    │   └── WrongRepresentation   400  the whole upload is not what Repr-Digest says
     ├── RangeNotSatisfiable       416  a download of bytes behind the end
     ├── MisdirectedRequest        421  for a host that this server does not answer for
     ├── UploadLocked              423
@@ -25,6 +35,7 @@
     ├── HeadTooLarge              431
     ├── ChecksumMismatch          460
     ├── ServerStopping            503
+    ├── TooManyConnections        503
     ├── StorageUnavailable        503
     ├── StorageFailed             500  a fault of the storage, told to the operator alone
     ├── UnsupportedCoding         501
@@ -81,6 +92,67 @@ class ExtensionRefused(BadRequest):
         )
 
 
+class InconsistentLength(BadRequest):
+    """What the request says of the upload's length, or where it ends, contradicts what is known; see ``hint``."""
+
+    def __init__(self, hint: str) -> None:
+        super().__init__("ERR_INVALID_UPLOAD_LENGTH", hint)
+
+
+class UploadTooSmall(BadRequest):
+    """The upload has, or would have, fewer bytes than ``minimum``."""
+
+    def __init__(self, *, minimum: int) -> None:
+        self.minimum = minimum
+        super().__init__(
+            "ERR_MIN_SIZE_MISSED",
+            f"the upload is smaller than the {minimum} bytes that are the least; send a larger file",
+        )
+
+
+class AppendTooSmall(BadRequest):
+    """The request holds fewer bytes than ``minimum`` and is not the last one of its upload."""
+
+    def __init__(self, *, minimum: int) -> None:
+        self.minimum = minimum
+        super().__init__(
+            "ERR_MIN_APPEND_SIZE_MISSED",
+            f"a request must hold {minimum} bytes at least unless it is the last one; send more in one request",
+        )
+
+
+class DigestMismatch(BadRequest):
+    """The digest of the request's content is not that of ``Content-Digest``; nothing of it was kept."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "ERR_DIGEST_MISMATCH", "the content does not match Content-Digest and was discarded; send it again"
+        )
+
+
+class UnsupportedDraft(BadRequest):
+    """``Upload-Draft-Interop-Version`` is missing, malformed or not among ``served``."""
+
+    def __init__(self, *, served: Sequence[int]) -> None:
+        self.served = tuple(served)
+        super().__init__(
+            "ERR_UNSUPPORTED_INTEROP_VERSION",
+            "Upload-Draft-Interop-Version is missing or not served; "
+            f"send one of {', '.join(map(str, self.served))}, or speak tus with Tus-Resumable: 1.0.0",
+        )
+
+
+class CompletedUpload(UploadError):
+    """An append to an upload that is complete; ``has_bytes`` tells whether it would add some."""
+
+    status = 400
+    code = "ERR_UPLOAD_COMPLETED"
+
+    def __init__(self, *, has_bytes: bool) -> None:
+        self.has_bytes = has_bytes
+        super().__init__("this upload is complete and takes no more; send a new file with POST")
+
+
 class FinalUpload(UploadError):
     """A request holds bytes for a final upload, which consists of its partials and of nothing else."""
 
@@ -89,6 +161,18 @@ class FinalUpload(UploadError):
 
     def __init__(self) -> None:
         super().__init__("a final upload takes no bytes, it is made of its partials; send bytes to those")
+
+
+class OriginRefused(UploadError):
+    """A page of an origin that is not allowed sends a form, for which browsers ask nobody beforehand."""
+
+    status = 403
+    code = "ERR_ORIGIN_NOT_ALLOWED"
+
+    def __init__(self) -> None:
+        super().__init__(
+            "pages of this origin may not upload here; the operator can add the origin to cors_allow_origins"
+        )
 
 
 class UploadNotFound(UploadError):
@@ -157,6 +241,20 @@ class BodyTimedOut(UploadError):
         super().__init__(f"no bytes came for {seconds:g} seconds; ask for the offset with HEAD and go on from there")
 
 
+class BodyTooSlow(BodyTimedOut):
+    """Less than ``rate`` bytes a second came for ``seconds``; what was received is kept."""
+
+    code = "ERR_BODY_TOO_SLOW"
+
+    def __init__(self, *, rate: float, seconds: float) -> None:
+        super().__init__(seconds=seconds)
+        self.rate = rate
+        self.args = (
+            f"less than {rate:g} bytes a second came for {seconds:g} seconds; ask for the offset with HEAD and go on "
+            "from there over a better connection",
+        )
+
+
 class UploadExpired(UploadError):
     """The upload was left unfinished for longer than it may be."""
 
@@ -196,6 +294,16 @@ class UploadTooLarge(UploadError):
     def __init__(self, *, maximum: int) -> None:
         self.maximum = maximum
         super().__init__(f"the upload is larger than the {maximum} bytes that are accepted; send a smaller file")
+
+
+class AppendTooLarge(UploadTooLarge):
+    """The request holds more than the ``maximum`` bytes that one may hold; nothing of it was kept."""
+
+    code = "ERR_MAX_APPEND_SIZE_EXCEEDED"
+
+    def __init__(self, *, maximum: int) -> None:
+        self.maximum = maximum
+        UploadError.__init__(self, f"a request may hold {maximum} bytes at most; send the file in several requests")
 
 
 class UploadOverrun(UploadError):
@@ -242,6 +350,18 @@ class ContentRefused(UploadError):
         self.allowed = tuple(allowed)
         claim = f"a {extension} file" if extension else "an accepted file"
         super().__init__(f"the content is not that of {claim}; send real content of {', '.join(self.allowed)}")
+
+
+class WrongRepresentation(ContentRefused):
+    """The digest of the whole upload is not that of ``Repr-Digest``; it is never completed."""
+
+    status = 400
+    code = "ERR_REPR_DIGEST_MISMATCH"
+
+    def __init__(self) -> None:
+        UploadError.__init__(
+            self, "the whole upload does not match Repr-Digest and was removed; send the file again from its start"
+        )
 
 
 class RangeNotSatisfiable(UploadError):
@@ -319,6 +439,17 @@ class ServerStopping(UploadError):
 
     def __init__(self) -> None:
         super().__init__("the server is stopping; ask for the offset with HEAD and go on in a few seconds")
+
+
+class TooManyConnections(UploadError):
+    """The server has as many connections as it may, all of them or this client's, and none of them is idle."""
+
+    status = 503
+    code = "ERR_TOO_MANY_CONNECTIONS"
+    retry_after = 5
+
+    def __init__(self) -> None:
+        super().__init__("there are too many connections; close those that you do not need and try again later")
 
 
 class StorageUnavailable(UploadError):

@@ -123,7 +123,7 @@ class Sweeper:
                     await self._end(upload, self._expire, swept.expired, swept, dry_run=dry_run)
                 continue
             is_left = rules.is_expired(upload, self._limits, now) or self._is_stale(upload, now, before)
-            if upload.is_whole and not upload.is_complete:
+            if upload.is_unmarked:
                 await self._end(upload, self._complete, swept.expired, swept, dry_run=dry_run)
             elif is_left and is_confirmed(upload):
                 await self._end(upload, self._expire, swept.expired, swept, dry_run=dry_run)
@@ -138,7 +138,7 @@ class Sweeper:
     async def _end(self, upload: Upload, end: End, ended: list[str], swept: Swept, *, dry_run: bool) -> None:
         """Let ``end`` do its work on an upload that nobody holds, and note what came of it."""
         if dry_run:
-            if not upload.is_whole or upload.is_complete:
+            if not upload.is_unmarked:
                 ended.append(upload.id)
             return
         try:

@@ -18,6 +18,7 @@ from tusd_py.cancellation import outlast
 from tusd_py.errors import (
     BadRequest,
     BodyTimedOut,
+    BodyTooSlow,
     ChecksumMismatch,
     ContentRefused,
     UploadError,
@@ -25,7 +26,7 @@ from tusd_py.errors import (
     UploadTooLarge,
 )
 from tusd_py.protocol.digests import Verification
-from tusd_py.storage.base import Appender
+from tusd_py.storage.base import Appender, Buffer
 
 SMALLEST_SLAB = 64 * 1024
 
@@ -35,6 +36,9 @@ EMERGENCY_SLAB = 16 * 1024
 # Seconds after which bytes in a slab that does not fill are stored all the same: what a slow client sent is safe from
 # a crash, and its slab goes to somebody who needs it.
 STORE_AFTER = 1.0
+
+# Seconds over which the rate of a body is taken: long enough for a train to pass a tunnel.
+RATE_WINDOW = 10.0
 
 # What is read on behind an interruption: bytes that are there already, of which servers hold less than this. We look so
 # often whether there are more, and give them so many turns of the event loop each time to come through whatever is
@@ -87,10 +91,13 @@ class SlabPool:
         return memoryview(mmap.mmap(-1, size))
 
     def give(self, slab: memoryview) -> None:
-        """Take a slab back. A quarter of the budget is kept at hand, the rest goes back to the system."""
+        """Take a slab back. It is kept at hand while all slabs are half of the budget at most, else the system gets it.
+
+        What comes anew from the system has to be cleared page by page first, which costs more than the bytes it takes.
+        """
         size = len(slab)
         self._taken -= size
-        if self._kept + size <= self.budget // 4:
+        if self._taken + self._kept + size <= self.budget // 2:
             self._kept += size
             self._free.setdefault(size, []).append(slab)
 
@@ -148,6 +155,8 @@ class Intake:
 
     Fed by a ``Body`` through ``put``, or through ``buffer`` and ``filled`` by one that can read into memory of ours.
     ``room`` bounds the bytes (``None``: nothing does), and ``overrun`` makes the error for what goes beyond.
+    ``idle_timeout`` is how many seconds the client may be silent, ``min_rate`` how many bytes a second it has to send.
+    ``stored`` is told the offset after each slab that was written before the last one.
     """
 
     def __init__(
@@ -160,6 +169,8 @@ class Intake:
         verification: Verification | None = None,
         beginning: Beginning | None = None,
         idle_timeout: float | None = None,
+        min_rate: float = 0,
+        stored: Callable[[int], None] | None = None,
     ) -> None:
         self._appender = appender
         self._pool = pool
@@ -168,6 +179,10 @@ class Intake:
         self._verification = verification
         self._beginning = beginning
         self._idle_timeout = idle_timeout
+        self._min_rate = min_rate
+        self._rate_timer: asyncio.TimerHandle | None = None
+        self._has_waited = False
+        self._stored = stored
         self._loop = asyncio.get_running_loop()
         self._deadline: asyncio.Timeout | None = None
         self._interruption: BaseException | None = None
@@ -206,10 +221,29 @@ class Intake:
         self._interruption = error
         self._set_deadline(0)
 
-    async def put(self, chunk: bytes) -> None:
+    async def put(self, chunk: Buffer) -> None:
         """Take ``chunk`` in, and wait while both slabs are full."""
+        self.hold(chunk)
+        await self.put_held()
+
+    def hold(self, chunk: Buffer) -> None:
+        """Take ``chunk`` over without waiting; ``put_held`` is to follow, before anything else comes.
+
+        Where the body ends before that, the chunk has been received all the same.
+        """
         self._rest = memoryview(chunk)
-        await self._put_rest()
+
+    async def put_held(self) -> None:
+        """Take in what ``hold`` was given, and wait while both slabs are full."""
+        while self._rest:
+            buffer = self.buffer(len(self._rest))
+            size = min(len(self._rest), len(buffer))
+            buffer[:size] = self._rest[:size]
+            self._rest = self._rest[size:]
+            if self.filled(size):
+                await self.turn()
+        # Not even an empty part of the chunk: it would hold the whole of it while the client is silent.
+        self._rest = _NOTHING
 
     def buffer(self, expected: int = 0) -> memoryview:
         """Return memory for the next bytes, at least one; ``expected`` tells how many are known to come."""
@@ -239,6 +273,7 @@ class Intake:
         # A task of its own, because a wait for bytes that is broken off may lose those that were just coming: what
         # follows them must never be read then, or there would be a gap. So the task ends with its first wait broken.
         feeding = self._loop.create_task(body.feed(self))
+        self._watch_rate(received=self.received)
         try:
             async with asyncio.timeout(0 if self._interruption else self._idle_timeout) as self._deadline:
                 await asyncio.shield(feeding)
@@ -250,7 +285,24 @@ class Intake:
             feeding.result()
         finally:
             self._deadline = None
+            if self._rate_timer is not None:
+                self._rate_timer.cancel()
             await self._end(feeding)
+
+    def _watch_rate(self, *, received: int) -> None:
+        """End the body unless it brings enough beyond ``received`` bytes before we look the next time."""
+        if not self._min_rate:
+            return
+
+        def look() -> None:
+            # Time in which the client had to wait for the disk says nothing about it.
+            if self.received - received < self._min_rate * RATE_WINDOW and not self._has_waited:
+                self.interrupt(BodyTooSlow(rate=self._min_rate, seconds=RATE_WINDOW))
+                return
+            self._watch_rate(received=self.received)
+
+        self._has_waited = False
+        self._rate_timer = self._loop.call_later(RATE_WINDOW, look)
 
     async def _catch_up(self, feeding: asyncio.Task[None]) -> None:
         """Let the feeding go on with bytes that are there, for as long as that gives any, within a bound."""
@@ -271,17 +323,6 @@ class Intake:
             await outlast(asyncio.wait([feeding]))
         # From here on the last slab is written by whoever waits for the write before it, and by nobody else.
         self._stop_timer()
-
-    async def _put_rest(self) -> None:
-        while self._rest:
-            buffer = self.buffer(len(self._rest))
-            size = min(len(self._rest), len(buffer))
-            buffer[:size] = self._rest[:size]
-            self._rest = self._rest[size:]
-            if self.filled(size):
-                await self._turn()
-        # Not even an empty part of the chunk: it would hold the whole of it while the client is silent.
-        self._rest = _NOTHING
 
     def _set_deadline(self, seconds: float | None) -> None:
         """Cancel the feeding after so many seconds, ``None`` for never."""
@@ -313,7 +354,7 @@ class Intake:
             await self._appender.discard()
             return
         # The wait for the disk may have been broken off in the middle of a chunk.
-        await self._put_rest()
+        await self.put_held()
         await self._written()
         self._inspect(self._pending())
         await self._commit(self._pending())
@@ -333,15 +374,30 @@ class Intake:
             self._slab = None
             self._filled = 0
 
-    async def _turn(self) -> None:
+    async def turn(self) -> None:
         """Write the full slab once the one before it is stored, and go on with an empty one."""
-        # We write the slab, so its timer must not: it could fire after the write before it, and before we run again.
-        self._stop_timer()
+        if self.try_turn():
+            return
         # A slow disk is no silence of the client.
+        self._has_waited = True
         self._set_deadline(None if self._interruption is None else 0)
         await self._written()
-        self._start_writing()
+        self._begin_anew()
         self._set_deadline(self._idle_timeout if self._interruption is None else 0)
+
+    def try_turn(self) -> bool:
+        """Do what ``turn`` does if that needs no waiting; tells whether it was done."""
+        # The slab is to be written by a turn, so its timer must not: it could fire before the turn comes.
+        self._stop_timer()
+        if self._writing is not None:
+            if not self._writing.done() or self._writing.cancelled() or self._writing.exception() is not None:
+                return False
+            self._writing = None
+        self._begin_anew()
+        return True
+
+    def _begin_anew(self) -> None:
+        self._start_writing()
         self._next_size = min(self._next_size * 2, self._pool.largest)
 
     async def _written(self) -> None:
@@ -369,6 +425,8 @@ class Intake:
                 await asyncio.gather(self._appender.write(data), hashing)
         finally:
             self._pool.give(slab)
+        if self._stored is not None:
+            self._stored(self._appender.offset)
 
     def _notice_failure(self, writing: asyncio.Task[None]) -> None:
         if not writing.cancelled() and (error := writing.exception()) is not None:

@@ -6,20 +6,24 @@ nothing: neither offset nor length nor expiration.
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import secrets
-from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager, nullcontext, suppress
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager, nullcontext, suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import partial
 
+from tusd_py.cancellation import outlast
 from tusd_py.concatenation import Concatenation
 from tusd_py.errors import (
     BodyTimedOut,
     ConnectionLost,
     ContentRefused,
+    DigestMismatch,
     FinalUpload,
+    InconsistentLength,
     ServerStopping,
     StorageFailed,
     StorageFull,
@@ -29,20 +33,28 @@ from tusd_py.errors import (
     UploadInterrupted,
     UploadLocked,
     UploadNotFound,
+    UploadOverrun,
     UploadTooLarge,
+    UploadTooSmall,
+    WrongRepresentation,
 )
 from tusd_py.intake import REFUSALS, Beginning, Body, Intake, SlabPool
 from tusd_py.locks.base import Hold, Locks
 from tusd_py.media import SNIFF_SIZE, MediaRules
 from tusd_py.protocol import rules
-from tusd_py.protocol.digests import Checksum, Digest, Verification
+from tusd_py.protocol.digest_fields import ContentVerification, parse_digests
+from tusd_py.protocol.digests import Digest, Verification
 from tusd_py.protocol.messages import Append, Create
 from tusd_py.protocol.rules import Limits
 from tusd_py.storage.base import Appender, Buffer, Store
-from tusd_py.upload import Upload
+from tusd_py.upload import Metadata, Upload
 
 logger = logging.getLogger("tusd_py")
 
+# Is told of an upload as soon as it exists, before its body is read.
+Announce = Callable[[Upload], Awaitable[None]]
+# Is told how far an upload is while its body comes; only of bytes that count, whatever becomes of the rest.
+Follow = Callable[[int], None]
 # Gives the bytes of an upload from one offset to before another one, in chunks.
 Reader = Callable[[int, int], AsyncGenerator[bytes, None]]
 # Finals that one partial tells of its completion. Those beyond it learn of it when somebody asks, or from the sweeper:
@@ -69,7 +81,8 @@ class Surroundings:
     """What a lifecycle works with besides its store and locks.
 
     ``algorithms`` are the checksums that can be verified, by name; ``body_idle_timeout`` is in seconds, ``None`` for
-    no bound on silence; ``remove_partials`` says whether partials go as soon as a final was made of them.
+    no bound on silence; ``min_body_rate`` is in bytes a second; ``remove_partials`` says whether partials go as soon as
+    a final was made of them.
     """
 
     limits: Limits
@@ -77,6 +90,7 @@ class Surroundings:
     algorithms: Mapping[str, Callable[[], Digest]]
     pool: SlabPool
     body_idle_timeout: float | None = None
+    min_body_rate: float = 0
     remove_partials: bool = False
     now: Callable[[], datetime] = utc_now
     new_id: Callable[[], str] = random_id
@@ -93,6 +107,7 @@ class Lifecycle:
         self._algorithms = surroundings.algorithms
         self._pool = surroundings.pool
         self._body_idle_timeout = surroundings.body_idle_timeout
+        self._min_body_rate = surroundings.min_body_rate
         self._now = surroundings.now
         self._new_id = surroundings.new_id
         self._remove_partials = surroundings.remove_partials
@@ -112,54 +127,78 @@ class Lifecycle:
             intake.interrupt(ServerStopping())
         self._concatenation.stop()
 
-    async def create(self, create: Create, body: Body) -> Upload:
+    async def create(
+        self, create: Create, body: Body, *, announce: Announce | None = None, follow: Follow | None = None
+    ) -> Upload:
         """Make a new upload, with the first bytes of it if the request has some; complete if that is all of it.
 
         Where a body ends early because the server stops, the client falls silent or the disk is full, the upload is
-        returned as far as it came: the client learns its URL and goes on with an append.
+        returned as far as it came: the client learns its URL and goes on with an append. If the body was to be the
+        whole upload, the trouble is raised, for the client would take anything else for success; the upload stays.
 
         Raises, and leaves nothing behind:
-            UploadTooLarge, UploadOverrun: the length or the body is above what is accepted (413).
+            UploadTooLarge, UploadTooSmall, UploadOverrun: the length or the body is not accepted (413, 400).
+            AppendTooLarge, AppendTooSmall: one request may not hold so much, or so little (413, 400).
+            InconsistentLength: the body is not as long as the upload was to be (400).
             ExtensionRefused: the name says that it is not an accepted file (400).
-            ContentRefused: the content says so (415).
-            ChecksumMismatch, BadRequest: the body is not what the checksum announces; no such checksum (460, 400).
+            ContentRefused, WrongRepresentation: the content says so (415), or is not what its digest says (400).
+            ChecksumMismatch, DigestMismatch, BadRequest: the body is not what the checksum announces; no such
+                checksum (460, 400).
             StorageFull: there is no room for an upload of this length (507).
             ServerStopping: nothing new is begun any more (503).
         """
-        if self._is_stopping:
-            raise ServerStopping
-        rules.check_create(create, self._limits)
-        # The name and content of a partial say nothing; those of the final do.
-        extension = "" if create.is_partial else self._media.check_name(create.metadata)
-        verification = self._verification(create.checksum)
-        if verification is not None and not create.has_body:
-            verification.check()
-        now = self._now()
-        upload = await self._store.create(
-            Upload(
-                id=self._new_id(),
-                created_at=now,
-                written_at=now,
-                length=create.length,
-                metadata=create.metadata,
-                extension=extension,
-                concat=create.concat,
-                is_partial=create.is_partial,
-            )
-        )
-        _log("created", upload, length=upload.length)
-        if not create.has_body and not upload.is_whole:
+        upload, verification = await self._begin(create)
+        if not create.has_body and not upload.is_unmarked:
             return upload
         async with self._locks.hold(upload.id) as hold:
             try:
-                return await self._receive(upload, create, upload.length, body, hold, verification)
-            except UploadInterrupted:
+                if announce is not None and create.has_body:
+                    await announce(upload)
+                return await self._receive(upload, create, upload, body, hold, verification, follow)
+            except UploadInterrupted as error:
+                error.upload = await self._measured(upload)
                 raise
             except UploadError as error:
                 left = await self._left_of(upload, error)
-                if left is None:
+                if left is None or create.is_last:
+                    error.upload = left
                     raise
                 return left
+
+    @asynccontextmanager
+    async def provisional(self, create: Create, body: Body) -> AsyncIterator[Upload]:
+        """Hold a new upload with the bytes of ``body``, for as long as the context lasts: ``complete_as`` is its end.
+
+        For requests that count as a whole or not at all, and whose last word on an upload comes behind its bytes.
+        Nobody is told of it before, so that whatever ends the context with an error removes it, complete or not.
+
+        Raises:
+            UploadTooLarge, ExtensionRefused, ContentRefused, BadRequest: see ``create``.
+            UploadInterrupted, BodyTimedOut, ServerStopping, ConnectionLost: the body ended early.
+            StorageFull: there is no room for it (507).
+        """
+        upload, verification = await self._begin(create)
+        async with self._locks.hold(upload.id) as hold:
+            try:
+                yield await self._receive(upload, create, upload, body, hold, verification, None)
+            except BaseException as error:
+                _log("given up", upload, reason=getattr(error, "code", type(error).__name__))
+                await outlast(self._give_up(upload))
+                raise
+
+    async def complete_as(self, upload: Upload, metadata: Metadata) -> Upload:
+        """Complete a provisional upload with the bytes that it has, and with ``metadata``.
+
+        Raises:
+            BadRequest, ExtensionRefused: there is too much metadata, or the name is not accepted (400).
+            ContentRefused: the content is not what the name says (415).
+        """
+        rules.check_metadata(metadata)
+        extension = self._media.check_name(metadata)
+        # Nothing is saved in between: after a crash it must not be whole and completed by somebody else.
+        return await self._completed(
+            replace(upload, length=upload.offset, metadata=metadata, extension=extension), None
+        )
 
     async def concatenate(self, create: Create, members: Sequence[str]) -> Upload:
         """Make a final of the uploads ``members``, in this order; complete if they are, else it waits for them.
@@ -169,6 +208,7 @@ class Lifecycle:
             BadRequest: a member is no partial (400).
             UploadTooLarge: together they are above the maximum (413).
             ExtensionRefused, ContentRefused: the name or the content is not accepted (400, 415).
+            WrongRepresentation: together they have another digest than was announced (400).
             UploadLocked: somebody is busy with an unfinished member for too long (423).
             StorageFull, ServerStopping: see ``create``.
         """
@@ -187,6 +227,7 @@ class Lifecycle:
                 extension=extension,
                 concat=create.concat,
                 members=tuple(members),
+                repr_digest=create.repr_digest,
             )
         )
         _log("created", final, length=length, members=len(members))
@@ -199,16 +240,18 @@ class Lifecycle:
             await self._remove_refused(final, error)
             raise
 
-    async def append(self, id: str, append: Append, body: Body) -> Upload:
+    async def append(self, id: str, append: Append, body: Body, *, follow: Follow | None = None) -> Upload:
         """Add bytes to an upload, and complete it with the last of them.
 
         Raises:
             UploadNotFound, UploadExpired: there is nothing to add to (404, 410).
             FinalUpload: it is written by concatenation alone (403).
             UploadLocked: somebody else is busy with it for too long (423).
-            OffsetMismatch, BadRequest, UploadTooLarge, UploadOverrun: see ``rules.check_append``.
-            ChecksumMismatch: the content is damaged; nothing of it was kept (460).
-            ContentRefused: the content is not what the name says; the upload is removed (415).
+            OffsetMismatch, CompletedUpload, BadRequest, UploadTooLarge, UploadOverrun: see ``rules.check_append``.
+            InconsistentLength: what is to be the end is not at the upload's length; the bytes are kept (400).
+            ChecksumMismatch, DigestMismatch: the content is damaged; nothing of it was kept (460, 400).
+            ContentRefused, WrongRepresentation: the content is not what the name, or the digest of the whole, says;
+                the upload is removed (415, 400).
             UploadInterrupted, BodyTimedOut, ServerStopping, ConnectionLost: the body ended early; what was received
                 is kept.
             StorageFull: what fitted is kept (507).
@@ -223,10 +266,13 @@ class Lifecycle:
                 raise FinalUpload
             upload = await self._completed(upload, None)
             try:
-                upload = await self._append(upload, append, body, hold)
+                upload = await self._append(upload, append, body, hold, follow)
             except (ContentRefused, UploadExpired):
                 raise
             except UploadError as error:
+                if isinstance(error, UploadOverrun) and append.removes_overrun and not upload.is_complete:
+                    await self._remove_refused(upload, error)
+                    raise
                 if not isinstance(error, _BROKEN_OFF):
                     _log("refused", upload, error=error.code)
                 error.upload = await self._measured(upload)
@@ -321,6 +367,35 @@ class Lifecycle:
         _log("expired", upload, offset=upload.offset)
         return upload
 
+    async def _begin(self, create: Create) -> tuple[Upload, Verification | None]:
+        """Decide a creation, and return the upload that it makes, without a byte, and what is to verify its body."""
+        if self._is_stopping:
+            raise ServerStopping
+        rules.check_create(create, self._limits)
+        # The name and content of a partial say nothing; those of the final do.
+        extension = "" if create.is_partial else self._media.check_name(create.metadata)
+        verification = self._verification(create)
+        if verification is not None and not create.has_body:
+            verification.check()
+        now = self._now()
+        upload = await self._store.create(
+            Upload(
+                id=self._new_id(),
+                created_at=now,
+                written_at=now,
+                length=create.length,
+                metadata=create.metadata,
+                extension=extension,
+                concat=create.concat,
+                is_partial=create.is_partial,
+                ends_by_word=create.ends_by_word,
+                is_ended=create.ends_by_word and create.is_last and create.size is not None,
+                repr_digest=create.repr_digest,
+            )
+        )
+        _log("created", upload, length=upload.length)
+        return upload, verification
+
     async def _left_of(self, upload: Upload, error: UploadError) -> Upload | None:
         """Return what is left of a creation that ``error`` ended, ``None`` where it is nothing: then it is removed."""
         if isinstance(error, _PASSING_TROUBLE):
@@ -365,17 +440,18 @@ class Lifecycle:
                 # That is between the final and its client; whoever asks for the final next is told.
                 logger.warning("final %s cannot be completed: %s", id, error)
 
-    async def _append(self, upload: Upload, append: Append, body: Body, hold: Hold) -> Upload:
+    async def _append(self, upload: Upload, append: Append, body: Body, hold: Hold, follow: Follow | None) -> Upload:
         settled = rules.check_append(upload, append, self._limits, self._now())
-        verification = self._verification(append.checksum)
-        if settled is upload or verification is not None:
-            # With a checksum, a length that is declared counts only together with bytes that were verified.
-            return await self._receive(upload, append, settled.length, body, hold, verification)
+        verification = self._verification(append)
+        if settled == upload or verification is not None:
+            # With a checksum, what is declared counts only together with bytes that were verified.
+            return await self._receive(upload, append, settled, body, hold, verification, follow)
         await self._store.save(settled)
         try:
-            return await self._receive(settled, append, settled.length, body, hold, None)
+            return await self._receive(settled, append, settled, body, hold, None, follow)
         except REFUSALS as error:
-            if not isinstance(error, ContentRefused):
+            # Of what was too short for its end, the bytes are kept, and the length was known.
+            if not isinstance(error, ContentRefused | InconsistentLength | UploadTooSmall):
                 await self._store.save(upload)
             raise
 
@@ -383,24 +459,28 @@ class Lifecycle:
         self,
         upload: Upload,
         request: Create | Append,
-        length: int | None,
+        settled: Upload,
         body: Body,
         hold: Hold,
         verification: Verification | None,
+        follow: Follow | None,
     ) -> Upload:
-        """Store the body behind ``upload``, whose length is ``length`` from then on, and complete it if that is all."""
+        """Store the body behind ``upload``, and complete it if that is all; what is ``settled`` of it holds then."""
         beginning = await self._beginning(upload)
-        room = rules.room(upload.offset, length, self._limits)
+        room, overrun = rules.bound(upload.offset, settled.length, request, self._limits)
         try:
             async with self._appender(upload, room, verification) as appender:
                 intake = Intake(
                     appender,
                     self._pool,
                     room=room,
-                    overrun=lambda: rules.overrun(length, self._limits),
+                    overrun=overrun,
                     verification=verification,
                     beginning=beginning,
                     idle_timeout=self._body_idle_timeout,
+                    min_rate=self._min_body_rate,
+                    # A body of unknown size may still turn out to be too long, and be put back.
+                    stored=follow if appender.counts_as_written and request.size is not None else None,
                 )
                 offset = await self._take(intake, body, hold)
         except _BROKEN_OFF as error:
@@ -411,14 +491,14 @@ class Lifecycle:
                 await self._remove_refused(upload, error)
             # Otherwise it may be damage: what was stored before stays, and the right bytes may still come.
             raise
-        if length is None and request.is_last:
-            length = offset
-        received = replace(upload, offset=offset, length=length)
+        received = replace(settled, offset=offset)
         if intake.received:
             _log("received", received, bytes=intake.received, offset=offset)
-        if length != upload.length:
+        if request.is_last and not upload.is_complete:
+            received = rules.end(received, self._limits)
+        if received != replace(upload, offset=offset):
             await self._store.save(received)
-        if received.is_whole or not intake.received:
+        if received.is_unmarked or not intake.received:
             return await self._completed(received, beginning)
         # The client is told when the upload expires, and that is measured: its last byte may have come long ago.
         return await self._store.get(upload.id)
@@ -447,7 +527,7 @@ class Lifecycle:
     async def _completed(self, upload: Upload, beginning: Beginning | None, *, keeps_refused: bool = False) -> Upload:
         if upload.is_pending and not upload.is_whole:
             upload = await self._filled(upload)
-        if upload.is_complete or not upload.is_whole:
+        if not upload.is_unmarked:
             return upload
         if upload.is_partial:
             completed = await self._store.finish(replace(upload, completed_at=self._now()))
@@ -456,6 +536,7 @@ class Lifecycle:
         first_bytes = beginning.bytes if beginning is not None else await self._first_bytes(upload)
         try:
             self._media.check_content(upload.extension, first_bytes, whole=True)
+            await self._check_representation(upload)
         except ContentRefused as error:
             if not keeps_refused:
                 await self._remove_refused(upload, error)
@@ -466,6 +547,22 @@ class Lifecycle:
         if self._remove_partials:
             await self._remove_members(completed)
         return completed
+
+    async def _check_representation(self, upload: Upload) -> None:
+        """Raise ``WrongRepresentation`` unless the whole upload has the digests that its client told of it.
+
+        They are of all its bytes, of which earlier requests brought some: so everything is read once more.
+        """
+        if not upload.repr_digest:
+            return
+        try:
+            verification = ContentVerification(parse_digests(upload.repr_digest), self._algorithms)
+            async with aclosing(self._store.read(upload)) as chunks:
+                async for chunk in chunks:
+                    await asyncio.to_thread(verification.update, chunk)
+            verification.check()
+        except DigestMismatch:
+            raise WrongRepresentation from None
 
     async def _filled(self, final: Upload) -> Upload:
         try:
@@ -512,20 +609,28 @@ class Lifecycle:
         _log("refused", upload, error=error.code)
         await self._store.delete(upload.id)
 
+    async def _give_up(self, upload: Upload) -> None:
+        # What cannot be removed just now expires, as nobody goes on with it.
+        with suppress(UploadError):
+            await self._store.delete(upload.id)
+
     async def _measured(self, upload: Upload) -> Upload | None:
         """Return the upload as it stands after trouble; ``None`` where it may not be told or cannot be read."""
         with suppress(UploadError):
             upload = await self._store.get(upload.id)
             # Whole but not complete: its end is still to be decided, and clients take the offset for success.
-            return None if upload.is_whole and not upload.is_complete else upload
+            return None if upload.is_unmarked else upload
         return None
 
     def _check_expiration(self, upload: Upload) -> None:
         if rules.is_expired(upload, self._limits, self._now()):
             raise UploadExpired
 
-    def _verification(self, checksum: Checksum | None) -> Verification | None:
-        return None if checksum is None else Verification(checksum, self._algorithms)
+    def _verification(self, request: Create | Append) -> Verification | None:
+        checksum = None if request.checksum is None else Verification(request.checksum, self._algorithms)
+        if not request.content_digests:
+            return checksum
+        return ContentVerification(request.content_digests, self._algorithms, checksum)
 
 
 class _NoRoom(Appender):

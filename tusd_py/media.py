@@ -5,13 +5,15 @@ which family of types the content has to belong to, and goes no further: puremag
 file of that name if there is one), and a path gets the extension alone, after one grammar looked at it.
 
 What the bytes say comes from two sources. ``SIGNATURES`` and ``_frame`` speak for the types that puremagic takes for
-something else or for nothing; puremagic, in every version that we support, speaks for all the others.
+something else or for nothing, and for those that arrive most; puremagic, in every version that we support, speaks for
+all the others. It looks through its whole table each time, so it is asked last, and only where it may know something.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Set
 from dataclasses import dataclass
 from functools import cache
 from itertools import chain
@@ -75,6 +77,11 @@ SIGNATURES: tuple[tuple[re.Pattern[bytes], frozenset[str]], ...] = tuple(
         (rb"MZ.{60}\0\0", ".exe .dll"),
         (rb"(?i)(\xef\xbb\xbf)?\s*<(!doctype html|html|head|body|script)[\s>]", ".html .htm"),
         (rb"#! ?/", ".sh"),
+        # puremagic says the same of these; they are here because they come all the time.
+        (rb"fLaC[\0\x80]\0\0\x22", ".flac"),
+        (rb"OggS\0", ".ogg .opus"),
+        (rb"\x1aE\xdf\xa3", ".webm"),
+        (rb"\x30\x26\xb2\x75\x8e\x66\xcf\x11\xa6\xd9\x00\xaa\x00\x62\xce\x6c", ".asf .wma .wmv"),
     )
 )
 # puremagic sees RIFF and says wav, avi and webp at once, takes the letters ID3 for an mp3 and every mp4 for a 3gp.
@@ -187,7 +194,8 @@ class MediaRules:
         if self.allows_all and extension not in FAMILY:
             return
         claimed = (extension,) if extension else self.allowed
-        if not _members(claimed).isdisjoint(sniff(prefix)):
+        family = _members(claimed)
+        if any(not family.isdisjoint(kinds) for kinds in _looks(prefix, sure=False)):
             return
         proven = sniff(prefix, sure=True)
         if any(map(_is_recognisable, claimed)):
@@ -204,6 +212,8 @@ class MediaRules:
         """
         candidates = tuple(FAMILY) if self.allows_all else self.allowed
         kinds = sniff(prefix)
+        if not kinds:
+            return UNKNOWN
         relatives = (extension for extension in candidates if kinds & _members((extension,)))
         return next((extension for extension in candidates if extension in kinds), next(relatives, UNKNOWN))
 
@@ -214,25 +224,38 @@ def sniff(prefix: bytes, *, sure: bool = False) -> set[str]:
     Most of them are hints: two bytes are enough for one. With ``sure`` only those are left that are no accident: see
     ``_is_proof`` and ``_frames``. ``""`` stands for a known type without an extension, a Linux program for example.
     """
+    return set().union(*_looks(prefix, sure=sure))
+
+
+def _looks(prefix: bytes, *, sure: bool) -> Iterator[Set[str]]:
+    """Give what ``sniff`` returns piece by piece, the dearest last: who has seen enough looks no further."""
     start = prefix[:SNIFF_SIZE]
     if sure and len(start) < SHORTEST_PROOF:
-        return set()
+        return
     if TAG.match(start):
-        return _behind_tags(start)
-    ours = {extension for pattern, extensions in SIGNATURES if pattern.match(start) for extension in extensions}
-    return ours | _frames(start, sure=sure) | _ask_puremagic(start, sure=sure)
+        yield from _behind_tags(start)
+        return
+    for pattern, extensions in SIGNATURES:
+        if pattern.match(start):
+            yield extensions
+    yield _frames(start, sure=sure)
+    yield _ask_puremagic(start, sure=sure)
 
 
-def _behind_tags(start: bytes) -> set[str]:
-    """Return what may follow ID3 tags: what is seen there, everything that carries them where it lies too deep."""
+def _behind_tags(start: bytes) -> Iterator[Set[str]]:
+    """Give what may follow ID3 tags: what is seen there, everything that carries them where it lies too deep."""
     while tag := TAG.match(start):
         flags, size = tag[1][0], sum(byte << shift for byte, shift in zip(tag[2], (21, 14, 7, 0), strict=True))
         footer = 10 if flags & 0x10 else 0
         start = start[tag.end() + size + footer :]
     if len(start) < FRAME_HEADER:
-        return set(TAGGED)
+        yield TAGGED
+        return
+    framed = _frames(start, sure=False) & TAGGED
+    yield framed
+    known = _ask_puremagic(start, sure=False) & TAGGED
     # Some taggers leave padding behind the end that they declare; then the tag alone has to do, and it says mp3.
-    return (_frames(start, sure=False) | _ask_puremagic(start, sure=False)) & TAGGED or {".mp3"}
+    yield known if framed or known else {".mp3"}
 
 
 def _frames(start: bytes, *, sure: bool) -> set[str]:
@@ -269,7 +292,7 @@ def _frame(data: bytes) -> tuple[str, int]:
 def _ask_puremagic(start: bytes, *, sure: bool) -> set[str]:
     import puremagic  # reads its table of signatures when it is imported
 
-    if not start:
+    if not _may_be_known_to_puremagic(start):
         return set()
     try:
         matches = puremagic.magic_string(start)
@@ -278,6 +301,30 @@ def _ask_puremagic(start: bytes, *, sure: bool) -> set[str]:
     is_text = not start.translate(None, TEXT)
     kinds = {match.extension.lower() for match in matches if not sure or _is_proof(match.byte_match, is_text=is_text)}
     return kinds - OURS
+
+
+def _may_be_known_to_puremagic(start: bytes) -> bool:
+    """Tell whether one of its signatures matches; all that it says of content begins with that."""
+    beginnings, endings = _signatures_of_puremagic()
+    return any(
+        start.startswith(signatures.get(start[offset : offset + 1], ()), offset)
+        for offset, signatures in beginnings.items()
+    ) or any(start[offset:].startswith(signature) for offset, signature in endings)
+
+
+@cache
+def _signatures_of_puremagic() -> tuple[Mapping[int, Mapping[bytes, tuple[bytes, ...]]], tuple[tuple[int, bytes], ...]]:
+    """Return those of beginnings, by where they lie and by their first byte, and those of endings, each with its place.
+
+    A place is an offset as Python counts it, from the end where it is negative.
+    """
+    from puremagic import main
+
+    beginnings: dict[int, dict[bytes, tuple[bytes, ...]]] = defaultdict(dict)
+    for row in main.magic_header_array:
+        first = row.byte_match[:1]
+        beginnings[row.offset][first] = (*beginnings[row.offset].get(first, ()), row.byte_match)
+    return beginnings, tuple((row.offset, row.byte_match) for row in main.magic_footer_array)
 
 
 def _is_proof(signature: bytes, *, is_text: bool) -> bool:

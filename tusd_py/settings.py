@@ -65,7 +65,7 @@ BasePath = Annotated[str, BeforeValidator(values.parse_base_path), PATH]
 RootPath = Annotated[str, BeforeValidator(values.parse_root_path), PATH]
 ProxyList = Annotated[tuple[str, ...], BeforeValidator(values.parse_proxies), LIST]
 HostList = Annotated[tuple[str, ...], BeforeValidator(values.parse_hosts), LIST]
-ProbePath = Annotated[str | None, BeforeValidator(values.parse_probe_path), PATH]
+PathBeside = Annotated[str | None, BeforeValidator(values.parse_probe_path), PATH]
 File = Annotated[Path | None, BeforeValidator(values.parse_path), Kind("FILE")]
 OptionalFolder = Annotated[Path | None, BeforeValidator(values.parse_path), Kind("FOLDER")]
 SocketPath = Annotated[Path | None, BeforeValidator(values.parse_socket_path), PATH]
@@ -74,6 +74,10 @@ Descriptor = Annotated[int | None, BeforeValidator(values.parse_descriptor), Kin
 Host = Annotated[str, Field(min_length=1), Kind("ADDRESS")]
 Port = Annotated[int, Field(ge=0, le=65535), Kind("NUMBER")]
 Count = Annotated[int, Field(ge=1), Kind("NUMBER")]
+CountLimit = Annotated[int | None, BeforeValidator(values.or_none(values.parse_count)), Kind("NUMBER")]
+
+# What is answered beside the uploads, each at a path of its own.
+PATHS_BESIDE = ("form_path", "health_path", "ready_path")
 
 # What keywords may hold for them.
 SizeWords = int | str
@@ -86,6 +90,9 @@ class Knobs(TypedDict, total=False):
 
     upload_dir: str | os.PathLike[str]
     max_file_size: SizeWords | None
+    min_file_size: SizeWords
+    max_append_size: SizeWords | None
+    min_append_size: SizeWords
     chunk_size: SizeWords
     buffer_memory: SizeWords
     partial_upload_expiry_seconds: DurationWords | None
@@ -98,7 +105,11 @@ class Knobs(TypedDict, total=False):
     space_reserve: SizeWords
     disable_concatenation: bool
     remove_partials_after_use: bool
+    create_with_put: bool
+    draft_without_version: bool
     base_path: str
+    form_path: str | None
+    form_max_files: int
     public_url: str | None
     root_path: str
     disable_download: bool
@@ -114,9 +125,12 @@ class Knobs(TypedDict, total=False):
     tls_key: str | os.PathLike[str] | None
     workers: int
     lock_timeout_seconds: DurationWords
+    max_connections: int | str | None
+    max_connections_per_client: int | str | None
     head_timeout_seconds: DurationWords | None
     body_idle_timeout_seconds: DurationWords | None
     send_timeout_seconds: DurationWords | None
+    min_body_rate: SizeWords
     shutdown_timeout_seconds: DurationWords
     cors_allow_origins: ListWords
     cors_allow_credentials: bool
@@ -163,6 +177,13 @@ class Settings(BaseSettings):
 
     upload_dir: Folder = _knob(default_folder(), "Where uploads are kept; made if it is missing.")
     max_file_size: SizeLimit = _knob("5GiB", "The largest upload that is accepted; 0: no limit.")
+    min_file_size: Size = _knob("0", "The smallest upload that is accepted.")
+    max_append_size: SizeLimit = _knob(
+        None, "The most that one request of the IETF draft may hold; 0: no limit but that of the upload."
+    )
+    min_append_size: Size = _knob(
+        "0", "The least that one request of the IETF draft may hold, unless it is the last one of its upload."
+    )
     chunk_size: SlabSize = _knob("1MiB", "The largest buffer of one upload between network and storage.")
     buffer_memory: SlabSize = _knob("64MiB", "What the buffers of all uploads in one process hold together.")
     partial_upload_expiry_seconds: DurationLimit = _knob(
@@ -194,7 +215,19 @@ class Settings(BaseSettings):
         "Remove the parts as soon as an upload was made of them, instead of letting them expire. Those that "
         "another upload waits for stay until that one is made too.",
     )
+    create_with_put: bool = _knob(False, "Let clients of the IETF draft create uploads with PUT as well as with POST.")
+    draft_without_version: bool = _knob(
+        False,
+        "Take requests with Upload-Complete and without an interop version for the newest one of the IETF draft, as "
+        "the coming RFC will have them.",
+    )
     base_path: BasePath = _knob("/files/", "The path of the endpoint.")
+    form_path: PathBeside = _knob(
+        "/upload/stream", "Where plain forms are taken, from clients that know no tus; none: nowhere."
+    )
+    form_max_files: Count = _knob(
+        1, "How many files one form may have; above 1, a form is answered with a list of what became of them."
+    )
     public_url: PublicUrl = _knob(
         None,
         "What stands before the base path in the URLs that clients are given, for proxies that hide scheme, host or "
@@ -230,6 +263,12 @@ class Settings(BaseSettings):
     lock_timeout_seconds: Duration = _knob(
         "20", "How long a request waits for another one that holds its upload, before it is answered 423."
     )
+    max_connections: CountLimit = _knob(
+        "10000", "How many connections one process has at once; idle ones make room for new ones. 0: any number."
+    )
+    max_connections_per_client: CountLimit = _knob(
+        None, "How many of them one address may have, unless it is a trusted proxy; 0: any number."
+    )
     head_timeout_seconds: DurationLimit = _knob(
         "20", "How long a client may take to send the head of a request; 0: for ever."
     )
@@ -238,6 +277,9 @@ class Settings(BaseSettings):
     )
     send_timeout_seconds: DurationLimit = _knob(
         "60", "How long a client may take nothing of an answer, of a download for example; 0: for ever."
+    )
+    min_body_rate: Size = _knob(
+        "0", "How many bytes a second a body brings at least, seen over ten seconds; one that is slower is ended."
     )
     shutdown_timeout_seconds: Duration = _knob(
         "10", "How long running requests may take to end once the server is told to stop."
@@ -249,8 +291,8 @@ class Settings(BaseSettings):
     cors_allow_headers: FieldNames = _knob("", "Header fields that pages may send beyond those of tus.")
     cors_expose_headers: FieldNames = _knob("", "Header fields that pages may read beyond those of tus.")
     cors_max_age_seconds: Duration = _knob("86400", "How long browsers may remember what is allowed.")
-    health_path: ProbePath = _knob("/healthz", "Where the server says that it is alive; none: nowhere.")
-    ready_path: ProbePath = _knob("/readyz", "Where the server says whether it can take uploads; none: nowhere.")
+    health_path: PathBeside = _knob("/healthz", "Where the server says that it is alive; none: nowhere.")
+    ready_path: PathBeside = _knob("/readyz", "Where the server says whether it can take uploads; none: nowhere.")
     log_level: Annotated[LogLevel, BeforeValidator(values.lower)] = _knob("info", "What is logged at least.")
     log_format: Annotated[LogFormat, BeforeValidator(values.lower)] = _knob(
         "text", "How a line of the log is written. text: for people; json: one object, for programs."
@@ -283,6 +325,22 @@ class Settings(BaseSettings):
         assert isinstance(init_settings, InitSettingsSource)
         return (init_settings, *(read.reader for read in sources_of(settings_cls, init_settings.init_kwargs)))
 
+    @field_validator("min_append_size")
+    @classmethod
+    def _check_append_sizes(cls, least: int, info: ValidationInfo) -> int:
+        most = info.data.get("max_append_size")
+        if most is not None and least > most:
+            raise ValueError(f"{least} bytes are more than max_append_size ({most}) allows; choose a smaller size")
+        return least
+
+    @field_validator("min_file_size")
+    @classmethod
+    def _check_file_sizes(cls, least: int, info: ValidationInfo) -> int:
+        most = info.data.get("max_file_size")
+        if most is not None and least > most:
+            raise ValueError(f"{least} bytes are more than max_file_size ({most}) allows; choose a smaller size")
+        return least
+
     @field_validator("tls_key")
     @classmethod
     def _check_tls(cls, key: Path | None, info: ValidationInfo) -> Path | None:
@@ -290,14 +348,15 @@ class Settings(BaseSettings):
             raise ValueError("tls_certificate and tls_key belong together; give both or none")
         return key
 
-    @field_validator("health_path", "ready_path")
+    @field_validator(*PATHS_BESIDE)
     @classmethod
-    def _check_probe(cls, path: str | None, info: ValidationInfo) -> str | None:
+    def _check_beside(cls, path: str | None, info: ValidationInfo) -> str | None:
         base_path = info.data.get("base_path", "/files/")
         if path is not None and base_path != "/" and f"{path}/".startswith(base_path):
             raise ValueError(f"{path} lies where uploads are ({base_path}); choose a path beside it")
-        if path is not None and path == info.data.get("health_path"):
-            raise ValueError(f"{path} is health_path already; choose another one")
+        for other in PATHS_BESIDE:
+            if path is not None and path == info.data.get(other):
+                raise ValueError(f"{path} is {other} already; choose another one")
         return path
 
     @field_validator("cors_allow_credentials")

@@ -55,6 +55,8 @@ class Upload:
     its file will end with, dot included) and ``completed_at``. All times are aware and in UTC. Of a concatenation also
     ``concat`` (the field that asked for it, as received), ``is_partial``, ``members`` (the ids that a final consists
     of, in order, repeats included) and ``awaited_by`` (the ids of finals that are to hear when a partial completes).
+    ``ends_by_word`` says that only its client's word completes it, whatever its length, and ``is_ended`` that the word
+    was given: it ends at ``length``. ``repr_digest`` is what the whole has to have as its digest, as the field.
 
     Measured by the store whenever the upload is looked up, and never written down: ``offset``, the bytes stored so
     far that count, and ``written_at``, when the last of them was stored.
@@ -70,6 +72,9 @@ class Upload:
     is_partial: bool = False
     members: tuple[str, ...] = ()
     awaited_by: tuple[str, ...] = ()
+    ends_by_word: bool = False
+    is_ended: bool = False
+    repr_digest: str = ""
     offset: int = 0
     written_at: datetime
 
@@ -92,3 +97,8 @@ class Upload:
     def is_whole(self) -> bool:
         """Whether every byte of a known length is stored."""
         return self.offset == self.length
+
+    @property
+    def is_unmarked(self) -> bool:
+        """Whether it lacks nothing for completion but the mark: a crash came in between, or its last byte just now."""
+        return self.is_whole and not self.is_complete and (self.is_ended or not self.ends_by_word)

@@ -78,6 +78,16 @@ def parse_size(value: object) -> int:
     return int(Decimal(number) * base ** POWERS.get((prefix or "").lower(), 0))
 
 
+def parse_count(value: object) -> int:
+    """Return a whole number from 0 on, which may be written as text."""
+    if isinstance(value, int) and not isinstance(value, bool) and value >= 0:
+        return value
+    text = value.strip() if isinstance(value, str) else ""
+    if not (text.isascii() and text.isdigit()):
+        raise ValueError(f"{value!r} is no number; write a whole one such as 1000")
+    return int(text)
+
+
 def parse_duration(value: object) -> float:
     """Return the seconds that ``value`` means: a number, a ``timedelta``, or text such as ``1.5s`` or ``1h30m``."""
     seconds = _seconds(value)

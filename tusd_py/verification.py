@@ -149,7 +149,7 @@ class Verifier:
         elif status.st_size > offset:
             yield Finding(KINDS["uncounted-tail"], name, id)
         upload = record.upload(offset=offset, written_at=datetime.fromtimestamp(status.st_mtime, UTC))
-        if upload.is_whole and not upload.is_complete:
+        if upload.is_unmarked:
             yield Finding(KINDS["half-finished"], name, id)
         elif rules.is_expired(upload, self._limits, self._now()):
             yield Finding(KINDS["expired"], name, id)
@@ -161,12 +161,15 @@ class Verifier:
         if not self._is_file_of_ours(name):
             yield Finding(KINDS["planted"], name, id)
             return
+        is_unnamed = stat_regular(self._layout.data(id)) is not None
+        if is_unnamed and not os.path.lexists(self._layout.record(id)):
+            return  # in the making, or left over
         record = read_record(self._path(name), id)
         if record is None or record.completed_at is None:
             yield Finding(KINDS["torn-finished-record"], name, id)
             return
         yield from self._open_files(id, name)
-        if stat_regular(self._layout.data(id)) is not None:
+        if is_unnamed:
             return  # half finished, and told as such
         data = f"{id}{record.extension}"
         try:

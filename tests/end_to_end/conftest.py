@@ -6,12 +6,28 @@ import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
 from tests.server_process import ServerProcess
 
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser
+
 NODE_FOLDER = Path(__file__).parent / "node"
+
+# From Debian, as root and without a GPU; it calls nobody.
+FLAGS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--disable-dev-shm-usage",
+]
 
 
 @pytest.fixture(scope="session")
@@ -52,3 +68,16 @@ def node_modules() -> Path:
     if not (folder / "tus-js-client").is_dir():
         pytest.skip("tus-js-client is missing; install it with: npm install --prefix tests/end_to_end/node")
     return folder
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    """Chromium. Its tests belong to the xdist group ``browser``: one is enough for all of them."""
+    executable = shutil.which("chromium")
+    if executable is None:
+        pytest.skip("chromium is missing; install it with: apt-get install chromium fonts-dejavu-core")
+    sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is missing: pip install playwright")
+    with sync_api.sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=executable, headless=True, args=FLAGS)
+        yield browser
+        browser.close()

@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import shutil
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.end_to_end.pages import serving_page
 from tests.end_to_end.uploads import append, create
 from tests.media_files import make_media_file, run
 from tests.server_process import ServerProcess
@@ -31,18 +27,6 @@ FORMS = {
     "film.webm": "-c:v libvpx -deadline realtime -cpu-used 8 -b:v 8M -g 25",
     "film.mp4": "-c:v libx264 -preset ultrafast -pix_fmt yuv420p -g 25",
 }
-
-# From Debian, as root and without a GPU; it calls nobody.
-FLAGS = [
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-    "--disable-dev-shm-usage",
-]
 
 PAGE = b"<!DOCTYPE html><title>player</title><video muted crossorigin=anonymous></video>"
 
@@ -78,42 +62,6 @@ async ([url, moment]) => {
 """
 
 
-@contextmanager
-def serving_page() -> Iterator[str]:
-    """Serve ``PAGE`` from an origin of its own, and give its URL."""
-
-    class Handler(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            self.send_response(200)
-            self.send_header("Content-Type", "text/html")
-            self.send_header("Content-Length", str(len(PAGE)))
-            self.end_headers()
-            self.wfile.write(PAGE)
-
-        def log_message(self, format: str, *args: object) -> None:
-            pass
-
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        thread = threading.Thread(target=server.serve_forever)
-        thread.start()
-        yield f"http://127.0.0.1:{server.server_port}/"
-        server.shutdown()
-        thread.join()
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    """Chromium."""
-    executable = shutil.which("chromium")
-    if executable is None:
-        pytest.skip("chromium is missing; install it with: apt-get install chromium fonts-dejavu-core")
-    sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is missing: pip install playwright")
-    with sync_api.sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=executable, headless=True, args=FLAGS)
-        yield browser
-        browser.close()
-
-
 def upload(server: ServerProcess, film: Path) -> str:
     content = film.read_bytes()
     url = create(server.url, len(content), film.name)
@@ -136,7 +84,7 @@ def test_an_uploaded_film_plays_and_seeks_in_the_browser(
     url = upload(server, film)
     responses: list[Response] = []
 
-    with serving_page() as player, browser.new_page() as page:
+    with serving_page(PAGE) as player, browser.new_page() as page:
         page.on("response", lambda response: responses.append(response))
         page.goto(player)
         seen = page.evaluate(WATCH, [url, SECONDS * 0.75])

@@ -60,6 +60,18 @@ def granian(upload_dir: Path) -> Iterator[str]:
         process.wait(30)
 
 
+def test_a_form_works_under_another_server(tmp_path: Path) -> None:
+    recording = make_recording(tmp_path / "noise.wav", 3 * MIB)
+    with granian(tmp_path / "uploads") as endpoint:
+        url = endpoint.removesuffix("files/") + "upload/stream"
+        with recording.open("rb") as file:
+            answer = httpx2.post(url, files={"file": file})
+        assert answer.status_code == 200
+        assert_stored(tmp_path / "uploads", answer.headers["location"], recording)
+        # It ends a body that is not wanted any more as it likes.
+        assert httpx2.post(url, files={"file": ("noise.exe", recording.read_bytes())}).status_code == 400
+
+
 def test_an_upload_and_its_download_work_under_a_server_that_sends_files_itself(tmp_path: Path) -> None:
     recording = make_recording(tmp_path / "noise.wav", 3 * MIB)
     content = recording.read_bytes()

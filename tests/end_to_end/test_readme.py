@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import subprocess
 import sys
@@ -15,6 +16,7 @@ from tests.server_process import ServerProcess
 
 README = Path(__file__).parents[2] / "README.md"
 ENDPOINT = "http://127.0.0.1:8080/files/"
+FORM_ENDPOINT = "http://127.0.0.1:8080/upload/stream"
 SECONDS = 60
 
 
@@ -38,6 +40,13 @@ def example(marker: str, endpoint: str) -> str:
     return block.replace(ENDPOINT, endpoint)
 
 
+def form_example(marker: str, server: ServerProcess) -> str:
+    """Return the README's code block with ``marker`` in it, pointed at where ``server`` takes forms."""
+    block = block_with(marker)
+    assert FORM_ENDPOINT in block
+    return block.replace(FORM_ENDPOINT, f"http://127.0.0.1:{server.port}/upload/stream")
+
+
 def run(arguments: list[str], folder: Path) -> str:
     """Run a program in ``folder`` and return the last line of its output."""
     done = subprocess.run(arguments, cwd=folder, capture_output=True, text=True, timeout=SECONDS, check=False)
@@ -56,6 +65,25 @@ def test_the_lines_for_curl_upload_the_file(server: ServerProcess, upload_dir: P
     url = run(["sh", "-eu", "-c", example("curl -sS -X PATCH", server.url) + '\nprintf %s "$url"'], recording.parent)
 
     assert_stored(upload_dir, url, recording)
+
+
+@pytest.mark.usefixtures("curl")
+def test_the_line_for_curl_sends_a_form_and_is_answered_as_it_says(
+    server: ServerProcess, upload_dir: Path, recording: Path
+) -> None:
+    said = json.loads(run(["sh", "-eu", "-c", form_example("curl -sS -F", server)], recording.parent))
+    promised = json.loads(block_with('{"upload_id"'))
+
+    assert said["filename"] == promised["filename"]
+    assert said.keys() == promised.keys()
+    assert (upload_dir / said["path"]).read_bytes() == recording.read_bytes()
+    assert_stored(upload_dir, f"{server.url}{said['upload_id']}", recording)
+
+
+def test_the_lines_for_httpx2_send_a_form(server: ServerProcess, upload_dir: Path, recording: Path) -> None:
+    path = run([sys.executable, "-c", form_example("httpx2.post(", server)], recording.parent)
+
+    assert (upload_dir / path).read_bytes() == recording.read_bytes()
 
 
 @pytest.mark.usefixtures("curl")

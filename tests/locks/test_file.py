@@ -6,7 +6,6 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
@@ -375,13 +374,13 @@ def test_opening_and_closing_again_is_harmless(run: Run, folder: UploadFolder) -
     run(main())
 
 
-def test_locks_are_let_go_after_their_executor_is_shut_down(run: Run, folder: UploadFolder) -> None:
+def test_locks_that_are_held_when_they_are_closed_are_let_go_all_the_same(run: Run, folder: UploadFolder) -> None:
     async def main() -> None:
-        executor = ThreadPoolExecutor()
-        locks = FileLocks(data_path=folder.data_path, folder=folder.sockets, leader_path=folder.path, executor=executor)
+        locks = folder.locks()
+        await locks.open()
         async with locks.hold(ID), locks.hold(OTHER_ID):
             folder.partial(ID).unlink()
-            executor.shutdown()
+            await locks.close()
         assert locks.in_use == 0
 
     run(main())

@@ -59,30 +59,30 @@ def twice(name: str, value: str, **others: str) -> Fields:
 
 @pytest.mark.parametrize("method", ["HEAD", "GET", "POST", "PATCH", "DELETE"])
 def test_version_1_0_0_is_served(method: str) -> None:
-    TUS.check_version(fields(tus_resumable="1.0.0"), method)
+    TUS.check_request(fields(tus_resumable="1.0.0"), method)
 
 
 @pytest.mark.parametrize("method", ["HEAD", "GET", "POST", "PATCH", "DELETE"])
 @pytest.mark.parametrize("version", ["", "0.2.2", "1.0", "1.0.1", "2.0.0", "1.0.0,1.0.0", "01.0.0", "v1.0.0", "a\0"])
 def test_no_other_version_is_served_for_any_method(version: str, method: str) -> None:
     with pytest.raises(UnsupportedVersion):
-        TUS.check_version(fields(tus_resumable=version), method)
+        TUS.check_request(fields(tus_resumable=version), method)
 
 
 @pytest.mark.parametrize("method", ["POST", "PATCH", "DELETE"])
 def test_a_request_that_could_change_something_names_its_version(method: str) -> None:
     with pytest.raises(UnsupportedVersion):
-        TUS.check_version(fields(), method)
+        TUS.check_request(fields(), method)
 
 
 @pytest.mark.parametrize("method", ["HEAD", "GET"])
 def test_a_request_that_only_looks_need_not_name_a_version(method: str) -> None:
-    TUS.check_version(fields(), method)
+    TUS.check_request(fields(), method)
 
 
 def test_a_version_that_is_there_twice_is_refused() -> None:
     with pytest.raises(BadRequest):
-        TUS.check_version(twice("tus-resumable", "1.0.0"), "PATCH")
+        TUS.check_request(twice("tus-resumable", "1.0.0"), "PATCH")
 
 
 # Creation
@@ -212,44 +212,44 @@ def test_a_malformed_append_is_refused(given: Fields, code: str) -> None:
 
 
 def test_a_creation_is_answered_with_where_the_upload_lives_and_how_far_it_is() -> None:
-    assert TUS.created(UPLOAD, "http://host/files/0123456789abcdef") == Reply(
+    assert TUS.created(UPLOAD, "http://host/files/0123456789abcdef", NOW) == Reply(
         201, (VERSION, ("Location", "http://host/files/0123456789abcdef"), ("Upload-Offset", "40"), EXPIRES)
     )
 
 
 def test_an_append_is_answered_with_the_new_offset() -> None:
-    assert TUS.appended(UPLOAD) == Reply(204, (VERSION, ("Upload-Offset", "40"), EXPIRES))
+    assert TUS.appended(UPLOAD, "x") == Reply(204, (VERSION, ("Upload-Offset", "40"), EXPIRES))
 
 
 def test_a_complete_upload_does_not_expire() -> None:
-    assert TUS.appended(COMPLETE) == Reply(204, (VERSION, ("Upload-Offset", "100")))
-    assert "Upload-Expires" not in dict(TUS.created(COMPLETE, "x").fields)
-    assert "Upload-Expires" not in dict(TUS.status(COMPLETE).fields)
+    assert TUS.appended(COMPLETE, "x") == Reply(204, (VERSION, ("Upload-Offset", "100")))
+    assert "Upload-Expires" not in dict(TUS.created(COMPLETE, "x", NOW).fields)
+    assert "Upload-Expires" not in dict(TUS.status(COMPLETE, NOW).fields)
 
 
 def test_the_status_tells_offset_and_length_and_is_never_stored() -> None:
-    assert TUS.status(UPLOAD) == Reply(
+    assert TUS.status(UPLOAD, NOW) == Reply(
         200, (VERSION, NO_STORE, ("Upload-Offset", "40"), EXPIRES, ("Upload-Length", "100"))
     )
 
 
 @pytest.mark.parametrize("offset", [0, 2**31, 2**53 + 1, 10**18 - 1])
 def test_large_numbers_are_told_exactly(offset: int) -> None:
-    told = dict(UNLIMITED.status(replace(UPLOAD, offset=offset, length=10**18 - 1)).fields)
+    told = dict(UNLIMITED.status(replace(UPLOAD, offset=offset, length=10**18 - 1), NOW).fields)
     assert told["Upload-Offset"] == str(offset)
     assert told["Upload-Length"] == "9" * 18
 
 
 def test_the_status_of_a_deferred_upload_has_no_length() -> None:
-    told = dict(TUS.status(replace(UPLOAD, length=None)).fields)
+    told = dict(TUS.status(replace(UPLOAD, length=None), NOW).fields)
     assert told["Upload-Defer-Length"] == "1"
     assert "Upload-Length" not in told
 
 
 def test_the_status_repeats_the_metadata_as_they_came() -> None:
     text = "filename YS5tcDM=, empty ,other"
-    assert dict(TUS.status(replace(UPLOAD, metadata=parse_metadata(text))).fields)["Upload-Metadata"] == text
-    assert "Upload-Metadata" not in dict(TUS.status(UPLOAD).fields)
+    assert dict(TUS.status(replace(UPLOAD, metadata=parse_metadata(text)), NOW).fields)["Upload-Metadata"] == text
+    assert "Upload-Metadata" not in dict(TUS.status(UPLOAD, NOW).fields)
 
 
 PARTIAL = replace(UPLOAD, concat="partial", is_partial=True)
@@ -295,19 +295,19 @@ def test_a_concatenation_on_two_lines_is_refused() -> None:
 
 def test_the_status_of_a_partial_has_its_offset_and_expires_also_when_it_is_complete() -> None:
     for partial in (PARTIAL, replace(PARTIAL, offset=100, completed_at=NOW)):
-        told = dict(TUS.status(partial).fields)
+        told = dict(TUS.status(partial, NOW).fields)
         assert told["Upload-Concat"] == "partial"
         assert told["Upload-Offset"] == str(partial.offset)
         assert told["Upload-Expires"] == EXPIRES[1]
 
 
 def test_the_status_of_a_pending_final_has_no_offset_and_no_length_that_is_not_known() -> None:
-    told = dict(TUS.status(PENDING).fields)
+    told = dict(TUS.status(PENDING, NOW).fields)
     assert told["Upload-Concat"] == "final;/files/a"
     assert told["Upload-Length"] == "100"
     assert "Upload-Expires" not in told
     assert "Upload-Offset" not in told
-    deferred = dict(TUS.status(replace(PENDING, length=None)).fields)
+    deferred = dict(TUS.status(replace(PENDING, length=None), NOW).fields)
     assert "Upload-Length" not in deferred
     assert "Upload-Defer-Length" not in deferred
 
@@ -337,7 +337,7 @@ def test_what_does_not_hold_is_not_announced() -> None:
     told = dict(UNLIMITED.discovered().fields)
     assert "expiration" not in told["Tus-Extension"].split(",")
     assert "Tus-Max-Size" not in told
-    assert "Upload-Expires" not in dict(UNLIMITED.appended(UPLOAD).fields)
+    assert "Upload-Expires" not in dict(UNLIMITED.appended(UPLOAD, "x").fields)
     assert (
         "concatenation" not in dict(Tus(Limits(), ALGORITHMS, concatenation=False).discovered().fields)["Tus-Extension"]
     )
@@ -348,7 +348,7 @@ def test_what_does_not_hold_is_not_announced() -> None:
 
 @pytest.mark.parametrize("error", EXAMPLES, ids=of_class)
 def test_a_refusal_is_one_line_of_text_with_a_code_and_a_sentence(error: UploadError) -> None:
-    reply = TUS.refused(error)
+    reply = TUS.refused(error, "PATCH")
     assert reply.status == error.status
     assert reply.body == f"{error.code}: {error}\n".encode()
     assert ("Content-Type", "text/plain; charset=utf-8") in reply.fields
@@ -356,25 +356,25 @@ def test_a_refusal_is_one_line_of_text_with_a_code_and_a_sentence(error: UploadE
 
 @pytest.mark.parametrize("error", EXAMPLES, ids=of_class)
 def test_every_refusal_names_the_version_and_is_never_stored(error: UploadError) -> None:
-    reply = TUS.refused(error)
+    reply = TUS.refused(error, "PATCH")
     assert VERSION in reply.fields
     assert NO_STORE in reply.fields
     assert len({name for name, _ in reply.fields}) == len(reply.fields)
 
 
 def test_a_version_that_is_not_served_is_answered_with_those_that_are() -> None:
-    reply = TUS.refused(UnsupportedVersion(served="1.0.0"))
+    reply = TUS.refused(UnsupportedVersion(served="1.0.0"), "PATCH")
     assert reply.status == 412
     assert ("Tus-Version", "1.0.0") in reply.fields
 
 
 @pytest.mark.parametrize("error", [error for error in EXAMPLES if error.status != 412], ids=of_class)
 def test_other_refusals_do_not_list_the_versions(error: UploadError) -> None:
-    assert "Tus-Version" not in dict(TUS.refused(error).fields)
+    assert "Tus-Version" not in dict(TUS.refused(error, "PATCH").fields)
 
 
 def test_a_method_that_is_not_served_is_answered_with_those_that_are() -> None:
-    reply = TUS.refused(MethodNotAllowed(allowed=("OPTIONS", "POST")))
+    reply = TUS.refused(MethodNotAllowed(allowed=("OPTIONS", "POST")), "PATCH")
     assert reply.status == 405
     assert ("Allow", "OPTIONS, POST") in reply.fields
 
@@ -382,15 +382,15 @@ def test_a_method_that_is_not_served_is_answered_with_those_that_are() -> None:
 @pytest.mark.parametrize("error", EXAMPLES, ids=of_class)
 def test_a_refusal_says_when_to_come_back_if_that_will_help(error: UploadError) -> None:
     expected = None if error.retry_after is None else str(error.retry_after)
-    assert dict(TUS.refused(error).fields).get("Retry-After") == expected
+    assert dict(TUS.refused(error, "PATCH").fields).get("Retry-After") == expected
 
 
 def test_a_busy_upload_is_told_to_be_asked_for_again() -> None:
-    assert ("Retry-After", "1") in TUS.refused(UploadLocked()).fields
+    assert ("Retry-After", "1") in TUS.refused(UploadLocked(), "PATCH").fields
 
 
 def test_a_wrong_offset_is_answered_with_the_right_one() -> None:
-    assert dict(TUS.refused(OffsetMismatch(expected=40, provided=7)).fields)["Upload-Offset"] == "40"
+    assert dict(TUS.refused(OffsetMismatch(expected=40, provided=7), "PATCH").fields)["Upload-Offset"] == "40"
 
 
 @pytest.mark.parametrize(
@@ -400,11 +400,11 @@ def test_a_wrong_offset_is_answered_with_the_right_one() -> None:
 )
 def test_a_refused_append_is_told_how_far_the_upload_is_and_when_it_expires(error: UploadError) -> None:
     error.upload = UPLOAD
-    reply = TUS.refused(error)
+    reply = TUS.refused(error, "PATCH")
     assert reply.fields.count(("Upload-Offset", "40")) == 1
     assert EXPIRES in reply.fields
 
 
 @pytest.mark.parametrize("error", [UploadNotFound(), UploadExpired()], ids=of_class)
 def test_what_is_not_there_has_no_offset(error: UploadError) -> None:
-    assert "Upload-Offset" not in dict(TUS.refused(error).fields)
+    assert "Upload-Offset" not in dict(TUS.refused(error, "PATCH").fields)

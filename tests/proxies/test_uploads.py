@@ -103,6 +103,18 @@ def test_an_upload_arrives_with_its_creation(behind: Site, curl: Curl, recording
     assert_stored(behind, curl, url, recording)
 
 
+@pytest.mark.parametrize("source", ["{}", "-"], ids=["with its length", "chunked"])
+def test_a_plain_form_arrives_byte_for_byte(behind: Site, curl: Curl, recording: Path, source: str) -> None:
+    part = f"file=@{source.format(recording)};filename=noise.wav"
+    endpoint = behind.endpoint.removesuffix("files/") + "upload/stream"
+
+    status, fields, text = curl.ask("-F", part, endpoint, body=recording.read_bytes())
+
+    assert status == 200, text
+    behind.path_of(fields["location"])
+    assert_stored(behind, curl, fields["location"], recording)
+
+
 @pytest.mark.parametrize("slash", ["", "/"])
 def test_both_forms_of_the_endpoint_are_the_same(behind: Site, slash: str) -> None:
     curl = Curl(behind, "--http1.1")

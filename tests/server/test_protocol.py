@@ -11,7 +11,9 @@ import pytest
 from starlette.types import Receive, Scope, Send
 
 from tests.live import APPEND, TUS, Connection, Server, serving
+from tests.server_process import wait_until
 from tusd_py import TusApp
+from tusd_py.server.crowd import Crowd
 from tusd_py.server.protocol import MAX_FRAMING, MAX_HEAD, MAX_TARGET, LimitedProtocol
 from tusd_py.web import wire
 
@@ -448,9 +450,38 @@ def test_every_request_of_a_connection_learns_that_the_client_left(loop: str) ->
 
     with serving(app, loop=loop, http=Patient) as server, server.connect() as connection:
         connection.send(f"GET /first HTTP/1.1\r\n{HOST}\r\nGET /second HTTP/1.1\r\n{HOST}\r\n")
+        connection.reset()
+    assert left == ["/first"]
+
+
+def test_a_client_that_has_sent_everything_may_close_its_side_and_is_answered(server: Server) -> None:
+    path = server.create()
+    with server.connect() as connection:
+        head = f"HEAD {path} HTTP/1.1\r\n{HOST}{TUS}\r\n"
+        connection.send(patch(path, 0, "Content-Length: 3\r\n") + "abc" + head).finish_sending()
+        assert connection.answer().fields["upload-offset"] == "3"
+        assert connection.answer("HEAD").fields["upload-offset"] == "3"
+        assert connection.is_ended_by_server()
+    assert server.offset(path) == 3
+
+
+@pytest.mark.parametrize("framing", ["Content-Length: 10\r\n", CHUNKED], ids=["length", "chunks"])
+def test_what_arrived_before_the_client_left_is_kept(server: Server, framing: str) -> None:
+    path = server.create()
+    with server.connect() as connection:
+        # All in one segment, so that the end is seen before the application asks for anything.
+        connection.send(patch(path, 0, framing) + ("5\r\nabcde\r\n3\r\nfg" if framing == CHUNKED else "abcdefg"))
         connection.finish_sending()
         assert connection.is_ended_by_server()
-    assert left == ["/first"]
+    wait_until(lambda: server.offset(path) == 7)
+
+
+def test_a_whole_body_counts_also_when_its_client_has_left(server: Server) -> None:
+    path = server.create()
+    with server.connect() as connection:
+        connection.send(patch(path, 0, "Content-Length: 10\r\n") + "0123456789")
+        connection.finish_sending()
+    wait_until(lambda: server.ask("GET", path).text == "0123456789")
 
 
 def test_a_body_that_plain_uvicorn_ends_early_is_no_error_of_ours(tmp_path: Path) -> None:
@@ -462,3 +493,32 @@ def test_a_body_that_plain_uvicorn_ends_early_is_no_error_of_ours(tmp_path: Path
             connection.send(patch(path, 0, UPGRADES["h2c"] + "Content-Length: 3\r\n"))
             assert connection.answer().status == 400
         assert server.offset(path) == 0
+
+
+# Too many connections
+
+
+def test_beyond_the_most_connections_the_idle_make_room_and_others_are_refused(tmp_path: Path, loop: str) -> None:
+    class Full(LimitedProtocol):
+        head_timeout = 20.0
+        crowd = Crowd(most=2)
+
+    app = TusApp(upload_dir=tmp_path, allowed_upload_extensions="*", sniff="off")
+    with serving(app, loop=loop, http=Full) as server:
+        paths = [server.create(), server.create()]
+        wait_until(lambda: len(Full.crowd) == 0)
+        with server.connect() as first, server.connect() as second:
+            for connection, path in ((first, paths[0]), (second, paths[1])):
+                connection.send(patch(path, 0, "Content-Length: 10\r\nExpect: 100-continue\r\n"))
+                assert connection.interim() == 100
+            with server.connect() as third:
+                answer = third.send(f"POST /files/ HTTP/1.1\r\n{HOST}{TUS}Upload-Length: 0\r\n\r\n").answer()
+                assert (answer.status, answer.fields["retry-after"]) == (503, "5")
+                assert answer.text.startswith("ERR_TOO_MANY_CONNECTIONS: ")
+                assert third.is_ended_by_server()
+            assert first.send(b"0123456789").answer().status == 204
+            with server.connect() as third:
+                # The first one is idle now, and makes room.
+                assert third.send(OPTIONS).answer("OPTIONS").status == 204
+                assert first.is_ended_by_server()
+            assert second.send(b"0123456789").answer().status == 204

@@ -137,6 +137,71 @@ def test_an_id_against_the_grammar_is_refused_at_creation(play: Play, id: str) -
     play(scene)
 
 
+# ── creation of what is whole already ────────────────────────────────────────────────────────────────────────────────
+
+
+def whole(data: bytes = b"0123456789", id: str = ID) -> Upload:
+    return replace(new(id, length=len(data)), completed_at=NOW)
+
+
+@pytest.mark.parametrize("kind", [bytes, bytearray, memoryview])
+@pytest.mark.parametrize("data", [b"", b"0123456789", bytes(100_000)])
+def test_an_upload_may_be_created_complete(play: Play, data: bytes, kind: type) -> None:
+    async def scene(store: Store) -> None:
+        created = await store.create_complete(whole(data), kind(data))
+        found = await store.get(ID)
+        assert created == found == replace(whole(data), offset=len(data), written_at=found.written_at)
+        assert await content(store, found) == data
+        assert await ids(store.list(complete=True)) == {ID}
+        assert await ids(store.list()) == set()
+
+    play(scene)
+
+
+def test_a_partial_may_be_created_complete_and_stays_out_of_sight(play: Play) -> None:
+    async def scene(store: Store) -> None:
+        created = await store.create_complete(replace(whole(), is_partial=True), b"0123456789")
+        assert created == await store.get(ID)
+        assert created.is_complete
+        assert await content(store, created) == b"0123456789"
+        assert await ids(store.list()) == {ID}
+
+    play(scene)
+
+
+def test_an_upload_that_was_created_complete_can_be_finished_again_and_deleted(play: Play) -> None:
+    async def scene(store: Store) -> None:
+        created = await store.create_complete(whole(), b"0123456789")
+        assert await store.finish(created) == created
+        await store.delete(ID)
+        with pytest.raises(UploadNotFound):
+            await store.get(ID)
+        assert await ids(store.list(complete=True)) == set()
+
+    play(scene)
+
+
+@pytest.mark.parametrize("finished", [False, True])
+def test_an_id_is_not_given_twice_to_what_is_created_complete(play: Play, finished: bool) -> None:
+    async def scene(store: Store) -> None:
+        upload = await (completed(store) if finished else store.create(new()))
+        with pytest.raises(StorageFailed):
+            await store.create_complete(whole(b"something else"), b"something else")
+        assert await store.get(ID) == upload
+        assert await content(store, upload) == (b"0123456789" if finished else b"")
+
+    play(scene)
+
+
+@pytest.mark.parametrize("id", STRANGE_IDS)
+def test_an_id_against_the_grammar_is_refused_where_all_is_there(play: Play, id: str) -> None:
+    async def scene(store: Store) -> None:
+        with pytest.raises(UploadNotFound):
+            await store.create_complete(whole(id=id), b"0123456789")
+
+    play(scene)
+
+
 def test_saving_replaces_the_record_and_leaves_the_bytes(play: Play) -> None:
     async def scene(store: Store) -> None:
         upload = await stored(store, await store.create(new(length=None)), b"abc")
@@ -144,6 +209,19 @@ def test_saving_replaces_the_record_and_leaves_the_bytes(play: Play) -> None:
         found = await store.get(ID)
         assert (found.length, found.extension, found.offset) == (3, ".webm", 3)
         assert await content(store, found) == b"abc"
+
+    play(scene)
+
+
+def test_what_is_known_of_the_end_is_recorded(play: Play) -> None:
+    async def scene(store: Store) -> None:
+        upload = await store.create(replace(new(length=3), ends_by_word=True, repr_digest="sha-256=:AAAA:"))
+        assert (await store.get(ID)).ends_by_word
+        await store.save(replace(upload, is_ended=True))
+        ended = await stored(store, await store.get(ID), b"abc")
+        finished = await store.finish(replace(ended, completed_at=NOW))
+        for found in (ended, finished, await store.get(ID)):
+            assert (found.ends_by_word, found.is_ended, found.repr_digest) == (True, True, "sha-256=:AAAA:")
 
     play(scene)
 

@@ -239,6 +239,78 @@ def test_at_the_level_never_nothing_is_ever_synced(tmp_path: Path) -> None:
         asyncio.run(play(DiskStore(tmp_path, fsync="never"), finish_and_delete, Witness()))
 
 
+async def create_complete(store: DiskStore, witness: Witness) -> None:
+    upload = await store.create_complete(replace(new(length=len(SOURCE)), completed_at=NOW), SOURCE)
+    witness.offset = upload.offset
+    witness.done = True
+
+
+@pytest.mark.parametrize("keep_bounds", [None, False, True])
+@pytest.mark.parametrize("level", LEVELS)
+def test_an_upload_that_is_created_complete_is_there_as_a_whole_or_not_at_all_at_any_call(
+    level: Fsync, keep_bounds: bool | None, tmp_path: Path
+) -> None:
+    """``keep_bounds`` is ``None`` where the process ends alone and the power stays."""
+    boot = "first boot" if keep_bounds is None else "second boot"
+    for at in count():
+        uploads = tmp_path / str(at)
+        witness, power = Witness(), Power(at)
+        with power.on(), suppress(Ended):
+            asyncio.run(create_complete(DiskStore(uploads, fsync=level, boot_id="first boot"), witness))
+        for path in uploads.glob(f"{ID}*"):
+            assert path.read_bytes() == SOURCE
+        if keep_bounds is not None:
+            power.lose(uploads, keep_bounds=keep_bounds)
+
+        async def scene(store: DiskStore, witness: Witness, uploads: Path) -> None:
+            upload = await found(store)
+            if upload is None:
+                assert level == "never" or not witness.done
+                assert [listed async for listed in store.list(complete=True)] == []
+                assert [listed async for listed in store.list()] == []
+            elif level != "never" or keep_bounds is None:
+                assert upload.is_complete
+                assert await content(store, upload) == SOURCE
+            if upload is None and (level != "never" or keep_bounds is None):
+                await store.tidy(before=datetime.now(UTC) + timedelta(days=1))
+                assert not list((uploads / "partial").iterdir())
+                assert not list((uploads / "records").iterdir())
+                await store.create_complete(replace(new(length=len(SOURCE)), completed_at=NOW), SOURCE)
+                check_nothing_else(uploads)
+
+        asyncio.run(scene(DiskStore(uploads, fsync=level, boot_id=boot), witness, uploads))
+        if not power.is_off:
+            assert witness.done
+            assert at > 4
+            return
+
+
+@pytest.mark.parametrize("level", LEVELS)
+def test_a_tidying_that_ends_at_any_call_leaves_no_record_of_data_that_never_got_its_name(
+    level: Fsync, tmp_path: Path
+) -> None:
+    for at in count():
+        uploads = tmp_path / str(at)
+        with Power(3).on(), suppress(Ended):  # data and record are there, and the rename is not
+            asyncio.run(create_complete(DiskStore(uploads, fsync="never"), Witness()))
+        assert len(list((uploads / "records").iterdir())) == 1
+        power = Power(at)
+
+        async def tidy(store: DiskStore) -> None:
+            await store.tidy(before=datetime.now(UTC) + timedelta(days=1))
+
+        async def check(store: DiskStore) -> None:
+            with pytest.raises(UploadNotFound):
+                await store.get(ID)
+
+        with power.on(), suppress(Ended):
+            asyncio.run(tidy(DiskStore(uploads, fsync=level)))
+        asyncio.run(check(DiskStore(uploads, fsync=level)))
+        if not power.is_off:
+            assert not list((uploads / "partial").iterdir())
+            return
+
+
 @pytest.mark.parametrize("keep_bounds", [None, False, True])
 @pytest.mark.parametrize("level", LEVELS)
 def test_a_final_has_all_of_its_bytes_or_none_at_any_call(

@@ -13,6 +13,7 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.routing import Mount
 from starlette.types import ASGIApp
 
+from tests.forms import file_part, form, post, told
 from tests.live import TUS, Server, serving
 from tusd_py import TusApp
 
@@ -64,14 +65,24 @@ def upload(server: Server, endpoint: str, public_prefix: str) -> None:
     assert server.ask("GET", path).body == b"abc"
 
 
+def upload_form(server: Server, endpoint: str, public_prefix: str) -> None:
+    answer = post(server, form(file_part(b"abc")), path=endpoint.removesuffix("/files") + "/upload/stream")
+    assert answer.status == 200
+    location = answer.fields["location"]
+    root = f"http://127.0.0.1:{server.port}{public_prefix}"
+    assert location == f"{root}{endpoint}/{told(answer)['upload_id']}"
+    assert server.ask("GET", location.removeprefix(root)).body == b"abc"
+
+
 @pytest.mark.parametrize(("mount", "root_path", "endpoint"), MOUNTS)
 def test_an_upload_works_wherever_the_app_is(
     tmp_path: Path, mount: Callable[[TusApp], ASGIApp], root_path: str, endpoint: str
 ) -> None:
     app = TusApp(upload_dir=tmp_path, allowed_upload_extensions="*", sniff="off")
     with serving(mount(app), root_path=root_path) as server:
-        for form in (endpoint, endpoint + "/"):
-            upload(server, form, root_path)
+        for path in (endpoint, endpoint + "/"):
+            upload(server, path, root_path)
+        upload_form(server, endpoint, root_path)
 
 
 def test_the_base_path_can_be_the_mount_itself(tmp_path: Path) -> None:

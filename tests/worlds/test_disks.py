@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.forms import detail, file_part, form
+from tests.forms import post as post_form
 from tests.live import APPEND, TUS, Answer, Server, serving
 from tests.server_process import ServerProcess
 from tests.worlds.conftest import Mount, remount
@@ -77,6 +79,23 @@ def test_a_length_for_which_there_is_no_room_is_refused_before_its_first_byte(me
         assert post(server, SIZE).status == 201
         assert post(server, SIZE).status == 507
         assert len(list((disk / "uploads" / "partial").glob("*.part"))) == 1
+
+
+@pytest.mark.parametrize("files", [1, 2])
+def test_a_form_that_does_not_fit_is_told_and_leaves_nothing(memory_disk: Mount, files: int) -> None:
+    disk = memory_disk("size=1m")
+    with ServerProcess(disk / "uploads", *FLAGS, "--form-max-files", "2") as process:
+        server = Server(process.port)
+        answer = post_form(server, form(*[file_part(os.urandom(2 * SIZE // files))] * files))
+        assert answer.status == 507
+        assert "there is no space left for this file" in detail(answer)
+        assert "retry-after" in answer.fields
+        assert not [path for path in (disk / "uploads").rglob("*") if path.is_file()]
+
+        fill(disk)
+        assert post_form(server, form(file_part(b"x"))).status == 507
+        (disk / "ballast").unlink()
+        assert post_form(server, form(file_part(os.urandom(SIZE)))).status == 200
 
 
 def test_without_inodes_what_is_there_goes_on(memory_disk: Mount) -> None:

@@ -14,7 +14,6 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import AsyncIterator, Callable, Iterator
-from concurrent.futures import Executor
 from contextlib import asynccontextmanager, contextmanager, suppress
 from functools import partial
 from pathlib import Path
@@ -24,6 +23,7 @@ from tusd_py.locks import flock
 from tusd_py.locks.base import Hold, Locks
 from tusd_py.locks.channel import Channel
 from tusd_py.locks.local import Turns
+from tusd_py.threads import ThreadPool
 
 logger = logging.getLogger(__name__)
 
@@ -33,6 +33,9 @@ LONGEST_PAUSE = 0.1
 
 # Event loops count in milliseconds: a timer may fire by as much before its moment, and that is no reason to try twice.
 CLOCK_STEP = 0.001
+
+# Nothing waits in them, but a disk may be slow for some.
+MOST_THREADS = 32
 
 
 class _Claim:
@@ -80,7 +83,6 @@ class FileLocks(Locks):
         folder: Path,
         leader_path: Path,
         timeout: float = 20.0,
-        executor: Executor | None = None,
     ) -> None:
         """Prepare locks; nothing is touched before they are used.
 
@@ -90,13 +92,12 @@ class FileLocks(Locks):
             folder: where the workers' sockets are, nothing else. ``open`` makes it, for its owner alone.
             leader_path: an existing folder, whose lock the leading process holds.
             timeout: seconds that a request waits for a holder that does not let go.
-            executor: where files are touched; the event loop's own by default.
         """
         self._data_path = data_path
         self._folder = folder
         self._leader_path = leader_path
         self._timeout = timeout
-        self._executor = executor
+        self._threads = ThreadPool(MOST_THREADS, name="tusd-py-locks")
         self._turns = Turns()
         self._claims: dict[str, _Claim] = {}
         self._channel: Channel | None = None
@@ -110,9 +111,8 @@ class FileLocks(Locks):
         """Open the channel to the other workers. Without one a warning is logged, and everything else works on."""
         if self._channel is not None:
             return
-        loop = asyncio.get_running_loop()
         try:
-            self._channel = await loop.run_in_executor(self._executor, Channel, self._folder)
+            self._channel = await self._threads.start(Channel, self._folder)
         except OSError as error:
             logger.warning(
                 "no socket in %s (%s): a request cannot take over an upload from another worker process,"
@@ -128,6 +128,7 @@ class FileLocks(Locks):
         channel, self._channel = self._channel, None
         if channel is not None:
             await channel.close()
+        self._threads.close()
 
     def _hear_want(self, id: str) -> None:
         if claim := self._claims.get(id):
@@ -198,7 +199,7 @@ class FileLocks(Locks):
         finally:
             self._unlock(descriptor)
             if claim.is_wished and self._channel is not None:
-                self._in_background(partial(self._channel.say, "free", id))
+                self._threads.start(self._channel.say, "free", id)
 
     async def _wait(self, id: str, claim: _Claim, deadline: float) -> int:
         """Try until the lock is ours, and return its descriptor. No thread is held between two tries."""
@@ -219,34 +220,21 @@ class FileLocks(Locks):
 
     async def _in_thread(self, lock: Callable[[], int | None]) -> int | None:
         """Return what ``lock`` returns. If we are cancelled meanwhile, what it locks after all is unlocked again."""
-        attempt = asyncio.get_running_loop().run_in_executor(self._executor, lock)
+        attempt = self._threads.start(lock)
         try:
-            # Not awaited by itself: cancelling it would lose the descriptor, and the lock with it until we die.
-            await asyncio.wait((attempt,))
-        except BaseException:
-            attempt.add_done_callback(self._drop)
+            return await attempt
+        except asyncio.CancelledError:
+            # By now the thread is through (``Outcome``), and nobody else knows the descriptor.
+            if attempt.exception() is None and (descriptor := attempt.result()) is not None:
+                self._unlock(descriptor)
             raise
-        return attempt.result()
-
-    def _drop(self, attempt: asyncio.Future[int | None]) -> None:
-        if attempt.cancelled() or attempt.exception() is not None:
-            return
-        descriptor = attempt.result()
-        if descriptor is not None:
-            self._unlock(descriptor)
 
     def _unlock(self, descriptor: int) -> None:
         # Nothing is awaited here, so that no cancellation comes between us and letting go.
         if flock.unlock(descriptor):
             flock.close(descriptor)
         else:
-            self._in_background(partial(flock.close, descriptor))
-
-    def _in_background(self, function: Callable[[], None]) -> None:
-        try:
-            asyncio.get_running_loop().run_in_executor(self._executor, function)
-        except RuntimeError:  # the executor is shut down: the process ends, and nobody minds if this takes a moment
-            function()
+            self._threads.start(flock.close, descriptor)
 
     def _try_lock(self, id: str) -> int | None:
         return flock.try_lock_data(partial(self._data_path, id))

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from datetime import datetime
 
 from tusd_py.errors import UploadError
 from tusd_py.protocol.digests import Checksum
@@ -21,7 +22,12 @@ class Create:
 
     ``length`` is the length of the whole upload in bytes, ``None`` while deferred. ``has_body`` tells whether the
     request carries first bytes of it, ``size`` how many if the request says so beforehand. ``is_last`` says that the
-    upload ends with this body, and so settles its length where that is not known before.
+    upload ends with this body, and so settles its length where that is not known before. ``ends_by_word`` says that
+    nothing but such a word ends it, now or later: having all bytes of its length does not.
+
+    ``checksum`` and ``content_digests`` are what the body has to match, ``repr_digest`` what the whole upload has to
+    (the field, as ``digest_fields`` builds it). ``most`` and ``least`` are the bytes that the body may hold by the
+    limits on single requests, where the client can know of those.
 
     ``concat`` is the field that makes it part of a concatenation, as received: that of a partial when ``is_partial``
     is set, that of a final made of the URLs ``final_of`` (as they were sent) when there are any.
@@ -32,7 +38,12 @@ class Create:
     has_body: bool = False
     size: int | None = None
     is_last: bool = False
+    ends_by_word: bool = False
     checksum: Checksum | None = None
+    content_digests: tuple[Checksum, ...] = ()
+    repr_digest: str = ""
+    most: int | None = None
+    least: int = 0
     concat: str = ""
     is_partial: bool = False
     final_of: tuple[str, ...] = ()
@@ -43,14 +54,27 @@ class Append:
     """Bytes to go on with from ``offset``; ``length`` is the upload's length where the request declares it.
 
     ``size`` is the number of bytes that the request says it holds, ``None`` when it does not say (chunked).
-    ``is_last`` says that the upload ends with them, and so settles its length where that is not known before.
+    ``is_last`` says that the upload ends with them, and so settles its length where that is not known before;
+    ``holds_open`` says that it does not, even where they are all bytes of its length. (tus says neither.)
+
+    ``checksum``, ``content_digests``, ``repr_digest``, ``most`` and ``least`` are those of ``Create``.
+
+    ``may_repeat`` tells whether this may be the request that completed the upload once more, if it adds nothing: then
+    it is answered as that one was. ``removes_overrun`` tells whether bytes beyond the length spoil the upload.
     """
 
     offset: int
     length: int | None = None
     size: int | None = None
     is_last: bool = False
+    holds_open: bool = False
     checksum: Checksum | None = None
+    content_digests: tuple[Checksum, ...] = ()
+    repr_digest: str = ""
+    most: int | None = None
+    least: int = 0
+    may_repeat: bool = True
+    removes_overrun: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,12 +90,23 @@ class Dialect(ABC):
     """A way of saying the same things: header fields in, messages out; results in, replies out.
 
     Holds nothing about any request. ``size`` is what the framing of a request tells about its body: ``0`` when there
-    is none, ``None`` when its end will show (chunked).
+    is none, ``None`` when its end will show (chunked). ``now`` is the moment of the answer.
+
+    ``creation_methods`` are those that create an upload on the collection, ``retrieval_methods`` those that ask an
+    upload for its offset.
     """
 
+    creation_methods: tuple[str, ...] = ("POST",)
+    retrieval_methods: tuple[str, ...] = ("HEAD",)
+
     @abstractmethod
-    def check_version(self, fields: Fields, method: str) -> None:
-        """Raise ``UnsupportedVersion`` when the request speaks a version that is not served."""
+    def check_request(self, fields: Fields, method: str) -> None:
+        """Refuse what is wrong with a request whatever it is about.
+
+        Raises:
+            UnsupportedVersion, UnsupportedDraft: it speaks a version that is not served.
+            BadRequest: it holds a field that it must not hold.
+        """
 
     @abstractmethod
     def parse_create(self, fields: Fields, size: int | None) -> Create:
@@ -81,21 +116,29 @@ class Dialect(ABC):
     def parse_append(self, fields: Fields, size: int | None) -> Append:
         """Return the append that the fields ask for. Raises ``BadRequest``, ``UnsupportedMediaType``."""
 
+    def begun(self, upload: Upload, location: str, now: datetime) -> Reply | None:
+        """Say, before the body is read, that ``upload`` exists and lives at ``location``; ``None``: say nothing."""
+        return None
+
+    def progressed(self, offset: int) -> Reply | None:
+        """Say, while the body comes, that the upload has all bytes before ``offset``; ``None``: say nothing."""
+        return None
+
     @abstractmethod
-    def created(self, upload: Upload, location: str) -> Reply:
+    def created(self, upload: Upload, location: str, now: datetime) -> Reply:
         """Say that ``upload`` exists and lives at ``location``."""
 
     @abstractmethod
-    def appended(self, upload: Upload) -> Reply:
-        """Say how far ``upload`` is after an append."""
+    def appended(self, upload: Upload, location: str) -> Reply:
+        """Say how far ``upload`` at ``location`` is after an append."""
 
     @abstractmethod
-    def status(self, upload: Upload, described: tuple[tuple[str, str], ...] = ()) -> Reply:
+    def status(self, upload: Upload, now: datetime, described: tuple[tuple[str, str], ...] = ()) -> Reply:
         """Say how far ``upload`` is, and what is known of it; the fields ``described`` tell of its content."""
 
     @abstractmethod
-    def downloaded(self, head: Reply) -> Reply:
-        """Say what ``head`` says of a finished upload's content, which neither dialect knows anything about."""
+    def downloaded(self, upload: Upload, head: Reply) -> Reply:
+        """Say what ``head`` says of a finished upload's content, which no dialect knows anything about."""
 
     @abstractmethod
     def terminated(self) -> Reply:
@@ -106,5 +149,5 @@ class Dialect(ABC):
         """Say what this server can do."""
 
     @abstractmethod
-    def refused(self, error: UploadError) -> Reply:
-        """Say why not, and what to send instead."""
+    def refused(self, error: UploadError, method: str) -> Reply:
+        """Say why not, and what to send instead. ``method`` is that of the request, ``""`` where it is not known."""

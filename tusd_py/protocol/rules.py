@@ -6,11 +6,24 @@ size before checksum.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
-from tusd_py.errors import BadRequest, OffsetMismatch, UploadExpired, UploadOverrun, UploadTooLarge
+from tusd_py.errors import (
+    AppendTooLarge,
+    AppendTooSmall,
+    BadRequest,
+    CompletedUpload,
+    InconsistentLength,
+    OffsetMismatch,
+    UploadError,
+    UploadExpired,
+    UploadOverrun,
+    UploadTooLarge,
+    UploadTooSmall,
+)
+from tusd_py.protocol.digest_fields import settle_digests
 from tusd_py.protocol.fields import bad_concat
 from tusd_py.protocol.messages import Append, Create
 from tusd_py.upload import Metadata, Upload
@@ -23,14 +36,18 @@ MAX_METADATA_KEYS = 500
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
-    """What the operator allows. ``None`` means no limit; ``max_size`` is in bytes.
+    """What the operator allows. ``None`` means no limit; sizes are in bytes.
 
     An unfinished upload may be left alone for ``partial_expiry``, and be unfinished for ``partial_lifetime`` in all.
+    Sizes of an append bind only clients that can know of them, which the dialect says.
     """
 
     max_size: int | None = None
     partial_expiry: timedelta | None = None
     partial_lifetime: timedelta | None = None
+    min_size: int = 0
+    max_append_size: int | None = None
+    min_append_size: int = 0
 
 
 def expires_at(upload: Upload, limits: Limits) -> datetime | None:
@@ -68,8 +85,7 @@ def _lifetime_ends_at(upload: Upload, limits: Limits) -> datetime | None:
 
 def _is_over(moment: datetime | None, upload: Upload, now: datetime) -> bool:
     # An upload that is whole without its mark lacks only that: a crash came in between. It is finished, not expired.
-    is_unmarked = upload.is_whole and not upload.is_complete
-    return moment is not None and moment.replace(microsecond=0) < now.replace(microsecond=0) and not is_unmarked
+    return moment is not None and moment.replace(microsecond=0) < now.replace(microsecond=0) and not upload.is_unmarked
 
 
 def check_create(create: Create, limits: Limits) -> None:
@@ -78,13 +94,14 @@ def check_create(create: Create, limits: Limits) -> None:
     Source: tus 1.0.0, Creation and Creation With Upload.
 
     Raises:
-        UploadTooLarge: the length, or the body of a deferred one, is above the maximum (413).
+        UploadTooLarge, UploadTooSmall: the length, or the body of a deferred one, is not accepted (413, 400).
+        AppendTooLarge, AppendTooSmall: one request may not hold so much, or so little (413, 400).
         UploadOverrun: the body is known to be longer than the upload (413).
         BadRequest: there is too much metadata (400).
     """
-    _check_metadata(create.metadata)
-    _check_length(create.length, limits)
-    _check_size(create.size, room(0, create.length, limits), create.length, limits)
+    check_metadata(create.metadata)
+    _check_length(create.length, limits, is_partial=create.is_partial)
+    _check_size(0, create.length, create, limits)
 
 
 def check_members(partials: Sequence[Upload], limits: Limits, now: datetime) -> int | None:
@@ -103,11 +120,17 @@ def check_members(partials: Sequence[Upload], limits: Limits, now: datetime) -> 
         if is_expired(partial, limits, now):
             raise UploadExpired
     lengths = [partial.length for partial in partials]
-    _check_length(sum(length or 0 for length in lengths), limits)
-    return None if None in lengths else sum(length or 0 for length in lengths)
+    total = sum(length or 0 for length in lengths)
+    _check_length(total, limits, is_partial=None in lengths)
+    return None if None in lengths else total
 
 
-def _check_metadata(metadata: Metadata) -> None:
+def check_metadata(metadata: Metadata) -> None:
+    """Refuse what is too much to be kept, and told with every HEAD.
+
+    Raises:
+        BadRequest: there is too much metadata (400).
+    """
     if len(metadata.field) > MAX_METADATA or len(metadata.pairs) > MAX_METADATA_KEYS:
         raise BadRequest(
             "ERR_METADATA_TOO_LARGE",
@@ -116,24 +139,44 @@ def _check_metadata(metadata: Metadata) -> None:
 
 
 def check_append(upload: Upload, append: Append, limits: Limits, now: datetime) -> Upload:
-    """Decide an append before its first byte is read, and return the upload with the length that then holds.
+    """Decide an append before its first byte is read, and return the upload as it is recorded from then on.
 
-    Source: tus 1.0.0, PATCH and Creation Defer Length.
+    Source: tus 1.0.0, PATCH and Creation Defer Length; IETF draft, Upload Append.
 
     Raises:
         UploadExpired: ``now`` is past ``expires_at`` (410).
         OffsetMismatch: ``append.offset`` is not where the upload ends (409).
-        BadRequest: another length than the known one, or one below the offset, is declared (400).
-        UploadTooLarge: the declared length or the request is above the maximum (413).
+        CompletedUpload: there is nothing to add to it any more, and this is no repeat of what completed it (400).
+        InconsistentLength: another length than the known one, or one below the offset, is declared (400).
+        BadRequest: another digest than the known one is declared (400).
+        UploadTooLarge, UploadTooSmall: the declared length or the request is not accepted (413, 400).
+        AppendTooLarge, AppendTooSmall: one request may not hold so much, or so little (413, 400).
         UploadOverrun: the request is known to hold more bytes than are missing (413).
     """
     if is_expired(upload, limits, now):
         raise UploadExpired
     if append.offset != upload.offset:
         raise OffsetMismatch(expected=upload.offset, provided=append.offset)
+    if upload.is_complete and not append.may_repeat:
+        raise CompletedUpload(has_bytes=append.size != 0)
     settled = settle_length(upload, append.length, limits)
-    _check_size(append.size, room(upload.offset, settled.length, limits), settled.length, limits)
-    return settled
+    _check_size(upload.offset, settled.length, append, limits)
+    return settled if upload.is_complete else _settle_end(settled, append)
+
+
+def _settle_end(upload: Upload, append: Append) -> Upload:
+    """Return the upload as it is after what ``append`` says of its end.
+
+    The word that it ends counts at once where the end is known: then a crash behind its last byte loses nothing.
+    """
+    if not upload.ends_by_word and not append.repr_digest:
+        return upload
+    is_ended = upload.is_ended if append.is_last and append.size is None else not append.holds_open
+    return replace(
+        upload,
+        is_ended=upload.ends_by_word and is_ended,
+        repr_digest=settle_digests(upload.repr_digest, append.repr_digest),
+    )
 
 
 def settle_length(upload: Upload, declared: int | None, limits: Limits) -> Upload:
@@ -141,25 +184,51 @@ def settle_length(upload: Upload, declared: int | None, limits: Limits) -> Uploa
 
     A length never changes once it is set. The same value again is accepted: clients repeat it when they retry.
 
-    Source: tus 1.0.0, Creation Defer Length.
+    Source: tus 1.0.0, Creation Defer Length; IETF draft, Upload Length.
     """
     if declared is None or declared == upload.length:
         return upload
     if upload.length is not None:
-        raise BadRequest("ERR_INVALID_UPLOAD_LENGTH", f"the length is {upload.length} already; leave Upload-Length out")
+        raise InconsistentLength(f"the length is {upload.length} already, not {declared}; leave Upload-Length out")
     if declared < upload.offset:
-        raise BadRequest(
-            "ERR_INVALID_UPLOAD_LENGTH",
-            f"Upload-Length is below the {upload.offset} bytes already stored; send the length of the whole upload",
+        raise InconsistentLength(
+            f"the length is below the {upload.offset} bytes already stored; send the length of the whole upload"
         )
-    _check_length(declared, limits)
+    _check_length(declared, limits, is_partial=upload.is_partial)
     return replace(upload, length=declared)
+
+
+def end(upload: Upload, limits: Limits) -> Upload:
+    """Return the upload as it is after the body that its client says is the last one.
+
+    Source: IETF draft, Upload Length.
+
+    Raises:
+        InconsistentLength: it has not all the bytes of its length.
+        UploadTooSmall: it has fewer bytes than are accepted.
+    """
+    if upload.length is not None and upload.length != upload.offset:
+        raise InconsistentLength(
+            f"the upload would end at {upload.offset}, not at its length of {upload.length}; send all of its bytes"
+        )
+    _check_length(upload.offset, limits, is_partial=upload.is_partial)
+    return replace(upload, length=upload.offset, is_ended=upload.ends_by_word)
 
 
 def room(offset: int, length: int | None, limits: Limits) -> int | None:
     """Return how many bytes may follow ``offset``, ``None`` when nothing bounds them."""
     bound = limits.max_size if length is None else length
     return None if bound is None else max(bound - offset, 0)
+
+
+def bound(
+    offset: int, length: int | None, request: Create | Append, limits: Limits
+) -> tuple[int | None, Callable[[], UploadError]]:
+    """Return how many bytes ``request`` may add behind ``offset``, and what makes the error for one more."""
+    left, most = room(offset, length, limits), request.most
+    if most is not None and (left is None or most < left):
+        return most, lambda: AppendTooLarge(maximum=most)
+    return left, lambda: overrun(length, limits)
 
 
 def overrun(length: int | None, limits: Limits) -> UploadOverrun | UploadTooLarge:
@@ -170,11 +239,20 @@ def overrun(length: int | None, limits: Limits) -> UploadOverrun | UploadTooLarg
     return UploadTooLarge(maximum=limits.max_size)
 
 
-def _check_length(length: int | None, limits: Limits) -> None:
+def _check_length(length: int | None, limits: Limits, *, is_partial: bool) -> None:
+    """Check the length of an upload, or of a part of one, which may be as small as it likes."""
     if length is not None and limits.max_size is not None and length > limits.max_size:
         raise UploadTooLarge(maximum=limits.max_size)
+    if length is not None and length < limits.min_size and not is_partial:
+        raise UploadTooSmall(minimum=limits.min_size)
 
 
-def _check_size(size: int | None, room: int | None, length: int | None, limits: Limits) -> None:
-    if size is not None and room is not None and size > room:
-        raise overrun(length, limits)
+def _check_size(offset: int, length: int | None, request: Create | Append, limits: Limits) -> None:
+    """Check the size of a request that says it beforehand. (Of one that does not, too little is no harm.)"""
+    if request.size is None:
+        return
+    most, error = bound(offset, length, request, limits)
+    if most is not None and request.size > most:
+        raise error()
+    if request.size < request.least:
+        raise AppendTooSmall(minimum=request.least)

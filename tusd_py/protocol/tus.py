@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import datetime
 
 from tusd_py.errors import (
     BadRequest,
@@ -15,6 +16,7 @@ from tusd_py.errors import (
     UploadError,
 )
 from tusd_py.protocol import fields as grammar
+from tusd_py.protocol.digest_fields import parse_content_digest, parse_repr_digest
 from tusd_py.protocol.digests import Checksum, parse_checksum
 from tusd_py.protocol.fields import Fields
 from tusd_py.protocol.messages import Append, Create, Dialect, Reply
@@ -67,7 +69,7 @@ class Tus(Dialect):
             discovery.append(("Tus-Max-Size", grammar.build_number(limits.max_size)))
         self._discovered = Reply(204, tuple(discovery))
 
-    def check_version(self, fields: Fields, method: str) -> None:
+    def check_request(self, fields: Fields, method: str) -> None:
         """Refuse a version that is not served, and a missing one where something could change.
 
         Source: tus 1.0.0, Tus-Resumable. OPTIONS never comes here.
@@ -107,6 +109,8 @@ class Tus(Dialect):
             has_body=has_body,
             size=size,
             checksum=_checksum(fields),
+            content_digests=parse_content_digest(fields),
+            repr_digest=parse_repr_digest(fields),
             concat=concat,
             is_partial=bool(concat),
         )
@@ -122,17 +126,19 @@ class Tus(Dialect):
             length=_length(fields),
             size=size,
             checksum=_checksum(fields),
+            content_digests=parse_content_digest(fields),
+            repr_digest=parse_repr_digest(fields),
         )
 
-    def created(self, upload: Upload, location: str) -> Reply:
+    def created(self, upload: Upload, location: str, now: datetime) -> Reply:
         """Source: tus 1.0.0, Creation: 201 and ``Location``; Creation With Upload: ``Upload-Offset``."""
         return Reply(201, (_VERSION_FIELD, ("Location", location), *self._progress(upload)))
 
-    def appended(self, upload: Upload) -> Reply:
+    def appended(self, upload: Upload, location: str) -> Reply:
         """Source: tus 1.0.0, PATCH: 204 and the new offset; Expiration: the moment, in every answer to a PATCH."""
         return Reply(204, (_VERSION_FIELD, *self._progress(upload)))
 
-    def status(self, upload: Upload, described: tuple[tuple[str, str], ...] = ()) -> Reply:
+    def status(self, upload: Upload, now: datetime, described: tuple[tuple[str, str], ...] = ()) -> Reply:
         """Source: tus 1.0.0, HEAD; Concatenation: ``Upload-Concat``, and no offset of what waits for its partials."""
         told = [("Upload-Concat", upload.concat)] if upload.concat else []
         if upload.metadata.field:
@@ -140,7 +146,7 @@ class Tus(Dialect):
         lines = (_VERSION_FIELD, _NO_STORE, *self._progress(upload), *_told_length(upload), *told, *described)
         return Reply(200, lines)
 
-    def downloaded(self, head: Reply) -> Reply:
+    def downloaded(self, upload: Upload, head: Reply) -> Reply:
         """Source: tus 1.0.0, Tus-Resumable: in every answer. GET itself is not part of it."""
         return Reply(head.status, (_VERSION_FIELD, *head.fields), head.body)
 
@@ -152,7 +158,7 @@ class Tus(Dialect):
         """Source: tus 1.0.0, OPTIONS."""
         return self._discovered
 
-    def refused(self, error: UploadError) -> Reply:
+    def refused(self, error: UploadError, method: str) -> Reply:
         """One line of text: the code that programs look for, and a sentence for people."""
         lines = [_VERSION_FIELD, _NO_STORE, ("Content-Type", "text/plain; charset=utf-8")]
         if isinstance(error, UnsupportedVersion):
@@ -200,7 +206,7 @@ def _parse_final(fields: Fields, concat: str, urls: tuple[str, ...], *, has_body
     metadata = grammar.parse_metadata(fields.combined("upload-metadata") or "")
     if has_body:
         raise FinalUpload
-    return Create(length=None, metadata=metadata, concat=concat, final_of=urls)
+    return Create(length=None, metadata=metadata, concat=concat, final_of=urls, repr_digest=parse_repr_digest(fields))
 
 
 def _told_length(upload: Upload) -> list[tuple[str, str]]:

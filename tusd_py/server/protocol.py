@@ -16,14 +16,27 @@ from __future__ import annotations
 
 import asyncio
 import re
+from functools import partial
 from typing import ClassVar
 
 import httptools
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
+from uvicorn.protocols.utils import is_ssl
 
-from tusd_py.errors import BadRequest, HeadTimedOut, HeadTooLarge, MethodNotAllowed, TargetTooLong, UploadError
+from tusd_py.errors import (
+    BadRequest,
+    HeadTimedOut,
+    HeadTooLarge,
+    MethodNotAllowed,
+    TargetTooLong,
+    TooManyConnections,
+    UploadError,
+)
+from tusd_py.server.arrival import Arrival
+from tusd_py.server.crowd import Crowd
+from tusd_py.server.interim import send_interim_too
 from tusd_py.web.app import METHODS
-from tusd_py.web.reception import RECEPTION, Reception
+from tusd_py.web.reception import INTERIM, RECEPTION, Reception
 
 # Bytes of a head as they come. The application refuses fields that hold as much: this is for heads that do not end.
 MAX_HEAD = 64 * 1024
@@ -39,9 +52,17 @@ _REQUEST_LINE = re.compile(rb"[\r\n]*[!#$%&'*+\-.^_`|~0-9A-Za-z]+ [^ ]+ HTTP/1\.
 
 
 class LimitedProtocol(HttpToolsProtocol):
-    """One connection. ``head_timeout`` is in seconds, ``None`` for no limit; a subclass sets it."""
+    """One connection. A subclass says what bounds it.
+
+    ``head_timeout`` is how many seconds a client may take for a head, ``None`` for no limit; ``crowd`` counts all
+    connections of a server.
+    """
 
     head_timeout: ClassVar[float | None] = None
+    crowd: ClassVar[Crowd] = Crowd()
+
+    # Whether it is one too many, and answered nothing else than that.
+    _is_unwelcome = False
 
     # Before the first head the parser may find fault already.
     url: bytes = b""
@@ -55,6 +76,13 @@ class LimitedProtocol(HttpToolsProtocol):
     # Bytes of this head, or of what has come in a row between the content of this body.
     _overhead = 0
 
+    # What the framing of this request says of its body.
+    _length: bytes | None = None
+    _is_chunked = False
+
+    # Whether the parser is just being brought to where a body has already been read to.
+    _is_catching_up = False
+
     _reception = Reception()
     _deadline: asyncio.TimerHandle | None = None
     _unanswered: tuple[RequestResponseCycle, ...] = ()
@@ -64,16 +92,30 @@ class LimitedProtocol(HttpToolsProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Wait for the first head."""
         super().connection_made(transport)
+        self._is_unwelcome = not self.crowd.enter(transport)
+        self.crowd.rest(transport)
         self._await_head()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Wait for nothing any more, and tell every request; uvicorn tells the last one alone."""
         self._stop_waiting()
+        self.crowd.leave(self.transport)
         for cycle in self._unanswered:
             if not cycle.response_complete:
                 cycle.disconnected = True
                 cycle.message_event.set()
         super().connection_lost(exc)
+
+    def eof_received(self) -> bool:  # type: ignore[override]  # uvicorn has no use for the answer
+        """Answer a client that has sent everything and waits with its own end of the connection still open.
+
+        Source: RFC 9112, 9.6. TLS knows no connection that is open to one side.
+        """
+        cycle = self.cycle
+        if self._is_in_body or self._overhead or cycle is None or cycle.response_complete or is_ssl(self.transport):
+            return False
+        cycle.keep_alive = False
+        return True
 
     def data_received(self, data: bytes) -> None:
         """Parse what came, a head never further than it may go."""
@@ -110,6 +152,15 @@ class LimitedProtocol(HttpToolsProtocol):
         fields = (name + b": " + value for name, value in self.headers if name != b"upgrade")
         self._parse_anew(b"\r\n".join((line, *fields, b"", b"")))
 
+    def go_on_behind(self, missing: int) -> None:
+        """Parse what follows a body that was read past the parser, except for its last ``missing`` bytes."""
+        self._is_catching_up = True
+        self._parse_anew(b"POST / HTTP/1.1\r\nContent-Length: %d\r\n\r\n" % missing)
+        self._is_catching_up = False
+        self._overhead = 0
+        if not missing:
+            self.on_message_complete()
+
     def _parse_anew(self, head: bytes) -> None:
         self.parser = httptools.HttpRequestParser(self)
         self.parser.set_dangerous_leniencies(lenient_data_after_close=True)  # as uvicorn has it
@@ -120,9 +171,14 @@ class LimitedProtocol(HttpToolsProtocol):
 
     def on_message_begin(self) -> None:
         """Begin a head."""
+        if self._is_catching_up:
+            return
         super().on_message_begin()
         self._unset_keepalive_if_required()
+        self.crowd.wake(self.transport)
         self._reception = Reception()
+        self._length = None
+        self._is_chunked = False
         # Even where it began somewhere in what came last, of which nothing counts any more.
         self._overhead = max(self._overhead, 1)
         self.scope["extensions"] = {RECEPTION: self._reception}  # type: ignore[dict-item]  # an object of our own
@@ -135,14 +191,25 @@ class LimitedProtocol(HttpToolsProtocol):
         Raises:
             TargetTooLong: there is too much of it.
         """
+        if self._is_catching_up:
+            return
         super().on_url(url)
         if len(self.url) > MAX_TARGET:
             raise TargetTooLong(maximum=MAX_TARGET)
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        """Take a field. Trailers are never merged into the header fields (RFC 9112, 7.1.2); nobody wants them yet."""
-        if not self._is_in_body:
-            super().on_header(name, value)
+        """Take a field. Trailers are never merged into the header fields (RFC 9112, 7.1.2)."""
+        if self._is_catching_up:
+            return
+        if self._is_in_body:
+            self._reception.trailers.append((name.lower(), value))
+            return
+        super().on_header(name, value)
+        name, value = self.headers[-1]
+        if name == b"content-length":
+            self._length = value
+        elif name == b"transfer-encoding":
+            self._is_chunked = True
 
     def on_headers_complete(self) -> None:
         """Begin the request.
@@ -151,6 +218,8 @@ class LimitedProtocol(HttpToolsProtocol):
             MethodNotAllowed: we are no way to somewhere else (RFC 9110, 9.3.6).
             BadRequest: the version is none that is written in lines of text.
         """
+        if self._is_catching_up:
+            return
         if self.parser.get_method() == b"CONNECT":
             raise MethodNotAllowed(allowed=METHODS)
         if self.parser.get_http_version() not in ("1.0", "1.1"):
@@ -162,9 +231,30 @@ class LimitedProtocol(HttpToolsProtocol):
             self.cycle.keep_alive = False  # uvicorn 0.40 knows `close` alone, and not in a list
         self._is_in_body = True
         self._overhead = 0
+        self._expect_body()
+        self._offer_interim()
+        if self._is_unwelcome:
+            self._reception.error = TooManyConnections()
         self._stop_waiting()
         self._unset_keepalive_if_required()
         self._unanswered = (*(cycle for cycle in self._unanswered if not cycle.response_complete), self.cycle)
+
+    def _expect_body(self) -> None:
+        # Both is refused by the application.
+        size = int(self._length) if self._length and not self._is_chunked else None
+        if size or (self._is_chunked and self._length is None):
+            self._reception.arriving = Arrival(self, self.cycle, self._reception, size)
+
+    def _offer_interim(self) -> None:
+        if self.parser.get_http_version() != "1.0":
+            self.scope["extensions"][INTERIM] = {}
+            self.cycle.send = partial(send_interim_too, self.cycle)  # type: ignore[method-assign]
+
+    def on_response_complete(self) -> None:
+        """End an answer."""
+        super().on_response_complete()
+        if self.cycle.response_complete:
+            self.crowd.rest(self.transport)
 
     def on_body(self, body: bytes) -> None:
         """Take content, which is the application's to limit."""
@@ -173,7 +263,7 @@ class LimitedProtocol(HttpToolsProtocol):
 
     def on_message_complete(self) -> None:
         """End the request, if it was one."""
-        if self._is_in_body:
+        if self._is_in_body and not self._is_catching_up:
             super().on_message_complete()
             self._is_in_body = False
             self._overhead = 0

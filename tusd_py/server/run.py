@@ -7,6 +7,7 @@ waits for one line on stdout; everything else is the log, on stderr.
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import math
 import resource
@@ -25,6 +26,7 @@ import uvicorn
 
 from tusd_py.server.listener import BACKLOG, CannotServe, url_of
 from tusd_py.web.app import Application
+from tusd_py.web.forwarding import Proxies
 
 logger = logging.getLogger("tusd_py")
 
@@ -58,7 +60,8 @@ class Plan:
     ``port`` 0 takes any free one, ``base_path`` is where uploads go, ``root_path`` is what a proxy in front has cut
     off, ``shutdown_timeout`` is how many seconds running requests have at the end, ``head_timeout`` how many a client
     has for the head of a request (``None``: any), ``send_timeout`` how many for the rest of an answer on a connection
-    that is being closed (``None``: any), and ``tls`` makes it HTTPS.
+    that is being closed (``None``: any), and ``tls`` makes it HTTPS. ``max_connections`` bounds those of one process,
+    ``max_connections_per_client`` those of one address that is not among the ``trusted_proxies``.
     """
 
     host: str
@@ -68,6 +71,9 @@ class Plan:
     shutdown_timeout: float
     head_timeout: float | None = 20.0
     send_timeout: float | None = 60.0
+    max_connections: int | None = None
+    max_connections_per_client: int | None = None
+    trusted_proxies: tuple[str, ...] = ()
     tls: Tls | None = None
 
 
@@ -103,7 +109,7 @@ class Server(uvicorn.Server):
             uvicorn.Config(
                 self._app,
                 interface="asgi3",
-                http=_protocol(plan.head_timeout),
+                http=_protocol(plan),
                 lifespan="on",
                 ws="none",
                 log_config=None,
@@ -126,6 +132,9 @@ class Server(uvicorn.Server):
         """Open the application and accept clients."""
         self._await_hangups()
         await super().startup(sockets)
+        # Modules and settings live as long as we do: the collector need not look at them again and again.
+        gc.collect()
+        gc.freeze()
         if not self.should_exit:
             self._ready()
 
@@ -203,13 +212,19 @@ class Server(uvicorn.Server):
             await asyncio.wait(self.server_state.tasks, timeout=STORING)
 
 
-def _protocol(head_timeout: float | None) -> type[asyncio.Protocol] | Literal["h11"]:
+def _protocol(plan: Plan) -> type[asyncio.Protocol] | Literal["h11"]:
     try:
+        from tusd_py.server.crowd import Crowd
         from tusd_py.server.protocol import LimitedProtocol
     except ImportError:
         # Only CPython has httptools. h11 counts the bytes of heads and chunks itself; it knows no deadline.
         return "h11"
-    return type("Protocol", (LimitedProtocol,), {"head_timeout": head_timeout})
+    crowd = Crowd(
+        most=plan.max_connections,
+        most_of_client=plan.max_connections_per_client,
+        is_proxy=Proxies(plan.trusted_proxies).trust,
+    )
+    return type("Protocol", (LimitedProtocol,), {"head_timeout": plan.head_timeout, "crowd": crowd})
 
 
 def run(server: Server, listener: socket.socket) -> None:

@@ -41,6 +41,7 @@ class DiskAppender(Appender):
             sync_commits: whether bytes are durable before ``commit`` returns.
         """
         self.offset = upload.offset
+        self.counts_as_written = verified and not sync_commits
         self._start = upload.offset
         self._verified = verified
         self._open_data = open_data

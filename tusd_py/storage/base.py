@@ -24,6 +24,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import AsyncGenerator, AsyncIterator, Collection, Sequence
 from contextlib import AbstractAsyncContextManager
+from dataclasses import replace
 from datetime import datetime
 
 from tusd_py.upload import Upload
@@ -38,9 +39,13 @@ class Appender(ABC):
 
     A call that is cancelled returns only once it touches nothing any more: the buffer is the caller's again, and no
     byte lands after the lock is let go.
+
+    ``counts_as_written`` tells whether bytes count for good as soon as ``write`` returns. Where they are verified, or
+    made durable before they are acknowledged, they count from ``commit`` on.
     """
 
     offset: int
+    counts_as_written: bool = True
 
     @abstractmethod
     async def write(self, data: Buffer) -> None:
@@ -90,6 +95,26 @@ class Store(ABC):
         Raises:
             StorageFull: the declared length does not fit beside what other unfinished uploads may still claim.
         """
+
+    async def create_complete(self, upload: Upload, data: Buffer) -> Upload:
+        """Keep a new upload with all of its bytes, complete already, and return it as ``get`` would.
+
+        ``upload`` is what ``finish`` would be told (``completed_at`` and ``extension`` are set), and its length is that
+        of ``data``. It is as durable then as after ``finish``. An error leaves nothing of it. A crash in the middle
+        leaves it complete or nothing (a leftover is for ``tidy``), at worst an unfinished upload that nobody knows of
+        and that expires. Stores that can do all of this in one step do so.
+
+        Raises:
+            StorageFull: there is no room, or it is claimed by other unfinished uploads.
+        """
+        created = await self.create(replace(upload, completed_at=None))
+        try:
+            async with self.append(created) as appender:
+                offset = await appender.commit(data)
+            return await self.finish(replace(upload, offset=offset))
+        except BaseException:
+            await self.delete(upload.id)
+            raise
 
     @abstractmethod
     async def get(self, id: str) -> Upload:

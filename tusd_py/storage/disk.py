@@ -18,6 +18,7 @@ import stat
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Collection, Sequence
 from contextlib import asynccontextmanager, suppress
+from dataclasses import replace
 from datetime import datetime
 from functools import cached_property, partial
 from pathlib import Path
@@ -28,7 +29,8 @@ import aiofiles
 from tusd_py.cancellation import outlast
 from tusd_py.errors import StorageFailed, UploadNotFound
 from tusd_py.storage.appender import DiskAppender
-from tusd_py.storage.base import Appender, Store
+from tusd_py.storage.at_once import keep_at_once
+from tusd_py.storage.base import Appender, Buffer, Store
 from tusd_py.storage.completion import (
     end_finish,
     find_complete,
@@ -105,6 +107,12 @@ class DiskStore(Store):
     async def create(self, upload: Upload) -> Upload:
         return await self._threads.run(self._create, upload)
 
+    async def create_complete(self, upload: Upload, data: Buffer) -> Upload:
+        if upload.is_partial:
+            # It stays among the unfinished, in need of all that these have.
+            return await super().create_complete(upload, data)
+        return await self._threads.run(self._create_complete, upload, data)
+
     async def get(self, id: str) -> Upload:
         return await self._threads.run(self._get, id)
 
@@ -147,7 +155,7 @@ class DiskStore(Store):
         opener = partial(_open_at, start)
         path = self._path_to_read(upload)
         try:
-            async with aiofiles.open(path, "rb", buffering=0, opener=opener, executor=self._threads.pool) as data:
+            async with aiofiles.open(path, "rb", buffering=0, opener=opener, executor=self._threads.executor) as data:
                 while start < stop:
                     chunk = await data.read(min(READ_SIZE, stop - start))
                     if not chunk:
@@ -245,6 +253,13 @@ class DiskStore(Store):
                 remove_unfinished(id, self._layout)
             raise
         return record.upload(offset=0, written_at=written_at)
+
+    def _create_complete(self, upload: Upload, data: Buffer) -> Upload:
+        self._make()
+        record = Record.of(upload)
+        self._space.claim(len(data))
+        status = keep_at_once(self._layout, record, data, durable=self._fsync != "never")
+        return replace(upload, offset=len(data), written_at=written_at_of(status))
 
     def _get(self, id: str) -> Upload:
         # In this order, because uploads move in this order.

@@ -67,7 +67,7 @@ def create_bounds(path: str, bounds: Bounds, *, durable: bool) -> None:
     """Make the file with both slots. Their room is taken now, so that no later change can lack it."""
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, FILE_MODE)
     try:
-        write_all(descriptor, _build(bounds).ljust(2 * PAGE, b"\0"), 0, _unheard)
+        write_all(descriptor, _build(bounds).ljust(2 * PAGE, b"\0"), 0)
         if durable:
             os.fsync(descriptor)
     finally:
@@ -98,7 +98,7 @@ def write_bounds(path: str, bounds: Bounds, *, durable: bool) -> None:
         raise OSError("what should hold the durable floor is not a regular file")
     descriptor, _ = opened
     try:
-        write_all(descriptor, _build(bounds), bounds.sequence % 2 * PAGE, _unheard)
+        write_all(descriptor, _build(bounds), bounds.sequence % 2 * PAGE)
         if durable:
             os.fdatasync(descriptor)
     finally:
@@ -122,7 +122,3 @@ def _parse(content: bytes) -> Bounds | None:
         boot_id=boot_id.rstrip(b"\0").decode("ascii", "replace"),
         sequence=sequence,
     )
-
-
-def _unheard(end: int) -> None:
-    """Slots are whole or torn; how far they came tells nobody anything."""

@@ -165,7 +165,12 @@ def stat_regular(path: str) -> os.stat_result | None:
     return status if stat.S_ISREG(status.st_mode) else None
 
 
-def write_all(descriptor: int, data: bytes | bytearray | memoryview, offset: int, moved: Callable[[int], None]) -> None:
+def write_all(
+    descriptor: int,
+    data: bytes | bytearray | memoryview,
+    offset: int,
+    moved: Callable[[int], None] | None = None,
+) -> None:
     """Write all of ``data`` at ``offset``, and call ``moved`` with the new end whenever some of it was written.
 
     The system may take less than it is given; what it took before an error has been written and counts.
@@ -178,7 +183,8 @@ def write_all(descriptor: int, data: bytes | bytearray | memoryview, offset: int
             if written == 0:
                 raise OSError(errno.EIO, "the file takes no more bytes and does not say why")
             done += written
-            moved(offset + done)
+            if moved is not None:
+                moved(offset + done)
 
 
 def remove(path: str) -> None:

@@ -49,6 +49,10 @@ def _leftovers(layout: Layout, before: float, keep: Collection[str]) -> Iterator
     for id, found in kinds.items():
         # The data goes first: its lock tells whether somebody is still at work, and then all of it stays.
         paths = [f"{layout.partial}/{id}.{kind}" for kind in sorted(found, reverse=True)]
+        if "part" in found and "json" not in found and stat_regular(layout.complete_record(id)) is not None:
+            # The data of an upload that was to be complete at once (``at_once``) did not get its name any more. Its
+            # record goes first: without this data beside it, it would be believed.
+            paths.insert(0, layout.complete_record(id))
         if not _is_whole(layout, id, found) and all(_is_old(path, before) for path in paths):
             yield paths
 

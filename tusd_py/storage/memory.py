@@ -156,6 +156,7 @@ class MemoryStore(Store):
 class _MemoryAppender(Appender):
     def __init__(self, store: MemoryStore, upload: Upload, *, verified: bool) -> None:
         self.offset = upload.offset
+        self.counts_as_written = verified
         self.is_committed = False
         self._store = store
         self._upload = upload

@@ -42,6 +42,9 @@ class Record(BaseModel):
     is_partial: bool = False
     members: tuple[str, ...] = ()
     awaited_by: tuple[str, ...] = ()
+    ends_by_word: bool = False
+    is_ended: bool = False
+    repr_digest: str = ""
 
     @classmethod
     def of(cls, upload: Upload) -> Record:
@@ -65,6 +68,9 @@ class Record(BaseModel):
                 is_partial=upload.is_partial,
                 members=upload.members,
                 awaited_by=upload.awaited_by,
+                ends_by_word=upload.ends_by_word,
+                is_ended=upload.is_ended,
+                repr_digest=upload.repr_digest,
             )
         except ValidationError as error:
             raise StorageFailed from error
@@ -86,6 +92,9 @@ class Record(BaseModel):
             is_partial=self.is_partial,
             members=self.members,
             awaited_by=self.awaited_by,
+            ends_by_word=self.ends_by_word,
+            is_ended=self.is_ended,
+            repr_digest=self.repr_digest,
             offset=offset,
             written_at=written_at,
         )
@@ -116,15 +125,24 @@ def write_record(record: Record, path: str, *, temporary: str, durable: bool) ->
 
     With ``durable`` its bytes are on the disk before the name is; the folder is the caller's to sync.
     """
+    create_record(record, temporary, durable=durable)
     try:
-        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, FILE_MODE)
+        os.rename(temporary, path)
+    except OSError:
+        remove(temporary)
+        raise
+
+
+def create_record(record: Record, path: str, *, durable: bool) -> None:
+    """Put ``record`` at ``path``, where nothing is. An error leaves nothing there, a crash maybe the half of it."""
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, FILE_MODE)
+    try:
         try:
-            write_all(descriptor, record.model_dump_json().encode(), 0, lambda end: None)
+            write_all(descriptor, record.model_dump_json().encode(), 0)
             if durable:
                 os.fsync(descriptor)
         finally:
             os.close(descriptor)
-        os.rename(temporary, path)
     except OSError:
-        remove(temporary)
+        remove(path)
         raise

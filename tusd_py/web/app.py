@@ -5,24 +5,28 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator, Collection
+from collections.abc import AsyncIterator, Callable, Collection
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 
 from starlette.middleware.cors import CORSMiddleware
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from tusd_py.errors import UploadError
 from tusd_py.expiration import Sweeper
 from tusd_py.lifecycle import Lifecycle
 from tusd_py.locks.base import Locks
-from tusd_py.protocol.messages import Dialect
+from tusd_py.protocol.dialects import Dialects
+from tusd_py.protocol.messages import Reply
 from tusd_py.storage.base import Store
 from tusd_py.web.endpoints import Endpoints
+from tusd_py.web.form import Form, FormRules
+from tusd_py.web.form_answers import build_refused
 from tusd_py.web.forwarding import Forwarding, Proxies
 from tusd_py.web.health import Health
 from tusd_py.web.request_log import RequestLog
 from tusd_py.web.safety import safely
-from tusd_py.web.wire import path_of
+from tusd_py.web.wire import Exchange, path_of
 
 METHODS = ("GET", "HEAD", "POST", "PATCH", "DELETE", "OPTIONS")
 
@@ -97,6 +101,9 @@ class Cors:
     max_age: int = 86400
 
 
+# Words a refusal for one request.
+Refused = Callable[[Exchange, UploadError], Reply]
+
 EVERY_ORIGIN = Cors()
 NOBODY = Proxies(())
 
@@ -115,7 +122,7 @@ class Application:
         sweeper: Sweeper,
         store: Store,
         locks: Locks,
-        dialect: Dialect,
+        dialects: Dialects,
         base_path: str = "/files/",
         public_url: str | None = None,
         downloads: bool = True,
@@ -123,6 +130,7 @@ class Application:
         proxies: Proxies = NOBODY,
         hosts: Collection[str] = (),
         cors: Cors | None = EVERY_ORIGIN,
+        form: FormRules | None = None,
         health_path: str | None = "/healthz",
         ready_path: str | None = "/readyz",
         send_timeout: float | None = None,
@@ -136,16 +144,24 @@ class Application:
         self._sweeping: asyncio.Task[None] | None = None
         endpoints = Endpoints(
             lifecycle,
-            dialect,
+            dialects,
             base_path=base_path,
             public_url=public_url,
             relative_location=relative_location,
             downloads=downloads,
             send_timeout=send_timeout,
         )
-        answering: ASGIApp = endpoints if cors is None else _with_cors(endpoints, cors)
-        # Outside of CORS: preflights for other hosts are refused too.
-        self._uploads: ASGIApp = Forwarding(answering, dialect, proxies=proxies, hosts=hosts)
+
+        def in_front(app: ASGIApp, methods: Collection[str], refused: Refused) -> ASGIApp:
+            answering = app if cors is None else _with_cors(app, cors, methods)
+            # Outside of CORS: preflights for other hosts are refused too.
+            return Forwarding(answering, refused, proxies=proxies, hosts=hosts)
+
+        self._uploads = in_front(endpoints, endpoints.methods, endpoints.refused)
+        self._form = None if form is None else Form(lifecycle, form, endpoints.location)
+        self._forms = (
+            None if self._form is None else in_front(self._form, METHODS, lambda _, error: build_refused(error))
+        )
         self._health = Health(store, locks, health_path=health_path, ready_path=ready_path)
         self._app: ASGIApp = RequestLog(self._route, level_of=self._level_of, monotonic=time.monotonic)
 
@@ -164,7 +180,9 @@ class Application:
             return
         if self._loop is not asyncio.get_running_loop():
             await self.open()
-        await self._uploads(scope, receive, send)
+        is_form = self._form is not None and self._form.is_asked(path)
+        answering = self._forms if is_form and self._forms is not None else self._uploads
+        await answering(scope, receive, send)
 
     def _level_of(self, scope: Scope) -> int:
         # Somebody asks every few seconds, and nobody reads it.
@@ -180,6 +198,8 @@ class Application:
             await self._locks.open()
             self._lifecycle.start()
             self._health.start()
+            if self._form is not None:
+                self._form.start()
             self._sweeping = loop.create_task(self._sweep())
             self._loop = loop
 
@@ -196,6 +216,8 @@ class Application:
         """End every running body: what was received is kept, and the answer is 503. On the event loop only."""
         self._health.stop()
         self._lifecycle.stop()
+        if self._form is not None:
+            self._form.stop()
 
     @asynccontextmanager
     async def lifespan(self, app: object = None) -> AsyncIterator[None]:
@@ -235,12 +257,12 @@ class Application:
         await send({"type": "lifespan.shutdown.complete"})
 
 
-def _with_cors(app: ASGIApp, cors: Cors) -> ASGIApp:
+def _with_cors(app: ASGIApp, cors: Cors, methods: Collection[str]) -> ASGIApp:
     return CORSMiddleware(
         app,
         allow_origins=cors.origins,
         allow_credentials=cors.credentials,
-        allow_methods=METHODS,
+        allow_methods=(*METHODS, *(method for method in methods if method not in METHODS)),
         allow_headers=(*REQUEST_FIELDS, *cors.allow_headers),
         expose_headers=(*RESPONSE_FIELDS, *cors.expose_headers),
         max_age=cors.max_age,

@@ -13,6 +13,7 @@ from urllib.parse import quote
 from tusd_py.lifecycle import Reader
 from tusd_py.media import SNIFF_SIZE
 from tusd_py.protocol.fields import build_http_date, build_number
+from tusd_py.protocol.forms import sound_name
 from tusd_py.protocol.messages import Reply
 from tusd_py.protocol.ranges import ByteRange, Representation, build_content_range
 from tusd_py.upload import Upload
@@ -32,8 +33,8 @@ _SHOWN_POLICY = (
 # It does not change, but it may be removed, or not be for everybody: caches keep it for one client, and ask again.
 _CACHING = ("Cache-Control", "private, no-cache")
 
-# Unicode that turns or hides text: with it, "gpj.exe" reads as "exe.jpg".
-_BIDI = {*range(0x200B, 0x2010), *range(0x202A, 0x202F), *range(0x2066, 0x206A), 0x061C, 0xFEFF}
+# What file systems can write.
+_LONGEST_NAME = 255
 
 
 def represent(upload: Upload, now: datetime) -> Representation:
@@ -106,10 +107,9 @@ async def shown_as(upload: Upload, read: Reader) -> str | None:
 def clean_name(filename: str) -> str:
     """Return a client's own name for its file without what could do harm: "" when nothing is left.
 
-    Controls, bidirectional marks and everything up to the last path separator are dropped.
+    It is no longer than names are that file systems can write.
     """
-    name = filename.replace("\\", "/").rpartition("/")[2]
-    return "".join(c for c in name if c.isprintable() and ord(c) not in _BIDI).strip()[:255]
+    return sound_name(filename)[:_LONGEST_NAME]
 
 
 def build_disposition(filename: str, kind: str = "attachment") -> str:

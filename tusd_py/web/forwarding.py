@@ -7,7 +7,7 @@ so that nobody could tell any more whether the host was told by a proxy, and is 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from ipaddress import IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 
@@ -16,7 +16,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from tusd_py.errors import MisdirectedRequest, UploadError
 from tusd_py.protocol.fields import Fields
 from tusd_py.protocol.forwarded import Forwarded, build_host, parse_forwarded, parse_host, parse_node
-from tusd_py.protocol.messages import Dialect
+from tusd_py.protocol.messages import Reply
 from tusd_py.web.request_log import client_of, current_request
 from tusd_py.web.wire import Exchange
 
@@ -63,11 +63,21 @@ class Proxies:
 
 
 class Forwarding:
-    """ASGI around ``app``. With ``hosts``, requests for others are refused with 421; without, all are answered."""
+    """ASGI around ``app``. With ``hosts``, requests for others are refused with 421; without, all are answered.
 
-    def __init__(self, app: ASGIApp, dialect: Dialect, *, proxies: Proxies, hosts: Iterable[str] = ()) -> None:
+    ``refused`` words a refusal as ``app`` would.
+    """
+
+    def __init__(
+        self,
+        app: ASGIApp,
+        refused: Callable[[Exchange, UploadError], Reply],
+        *,
+        proxies: Proxies,
+        hosts: Iterable[str] = (),
+    ) -> None:
         self._app = app
-        self._dialect = dialect
+        self._refused = refused
         self._proxies = proxies
         self._hosts = frozenset(hosts)
 
@@ -75,7 +85,8 @@ class Forwarding:
         try:
             scope = self._seen_by_client(scope)
         except UploadError as error:
-            await Exchange(scope, receive, send).answer(self._dialect.refused(error))
+            exchange = Exchange(scope, receive, send)
+            await exchange.answer(self._refused(exchange, error))
             return
         request = current_request.get()
         if request is not None:

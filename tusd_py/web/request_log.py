@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from tusd_py.upload import is_id
+from tusd_py.web.reception import reception_of
 
 logger = logging.getLogger("tusd_py")
 
@@ -97,13 +98,14 @@ class _Exchange:
         await self._send(message)
 
     def log(self, level: int, scope: Scope, duration: float) -> None:
+        arriving = reception_of(scope).arriving
         facts: dict[str, object] = {
             "method": scope["method"][:LONGEST_VALUE],
             "path": scope["path"][:LONGEST_VALUE],
             # None: nobody was left to answer.
             "status": self._status,
             "id": _upload_id(self._location) or _upload_id(scope["path"]),
-            "received": self._received,
+            "received": self._received + (arriving.received if arriving is not None else 0),
             "sent": self._sent,
             "duration": round(duration, 4),
         }

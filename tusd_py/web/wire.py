@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Iterable
 from contextlib import aclosing, suppress
 from urllib.parse import quote
 
@@ -15,7 +15,7 @@ from tusd_py.intake import Body, Intake
 from tusd_py.protocol.fields import Fields, parse_number
 from tusd_py.protocol.forwarded import parse_host
 from tusd_py.protocol.messages import Reply
-from tusd_py.web.reception import Reception, reception_of
+from tusd_py.web.reception import INTERIM, Reception, reception_of
 
 logger = logging.getLogger("tusd_py")
 
@@ -45,21 +45,34 @@ class RequestBody(Body):
 
     async def feed(self, intake: Intake) -> None:
         """Put every chunk into ``intake`` as it comes."""
-        while not self.is_read:
-            message = await self._receive()
-            # Before we ask whether the client is gone: one that left after it sent nonsense has sent nonsense.
-            self._reception.check()
-            await self._hand_over(self._accepted(message), intake)
-        if self.size is not None and self._received < self.size:
-            # Servers tell a cut as a disconnect; one that ends the body instead is not to be taken for the end.
-            raise ConnectionLost
+        if self._reception.arriving is not None and not self.is_read:
+            await self._reception.arriving.feed(intake)
+            self.is_read = True
+            return
+        while (chunk := await self.read()) is not None:
+            await intake.put(chunk)
+            del chunk  # it would be kept while the client is silent
 
-    async def _hand_over(self, message: Message, intake: Intake) -> None:
-        chunk: bytes = message.get("body", b"")
+    async def read(self) -> bytes | None:
+        """Return the next chunk, ``None`` at the end.
+
+        Raises:
+            ConnectionLost: the client is gone before the end.
+            BadRequest: there is more than the request says; or what the server says is wrong with it.
+        """
+        if self.is_read:
+            if self.size is not None and self._received < self.size:
+                # Servers tell a cut as a disconnect; one that ends the body instead is not to be taken for the end.
+                raise ConnectionLost
+            return None
+        message = await self._receive()
+        # Before we ask whether the client is gone: one that left after it sent nonsense has sent nonsense.
+        self._reception.check()
+        chunk: bytes = self._accepted(message).get("body", b"")
         self._received += len(chunk)
         if self.size is not None and self._received > self.size:
             raise BadRequest("ERR_INVALID_CONTENT_LENGTH", "the body is longer than its Content-Length says")
-        await intake.put(chunk)
+        return chunk
 
     async def drain(self) -> None:
         """Read and drop what is left, for a short bounded time."""
@@ -100,6 +113,7 @@ class Exchange:
         self._send_timeout = send_timeout
         self._reception = reception_of(scope)
         self._has_started = False
+        self._telling: asyncio.Task[None] | None = None
         self._is_http_1 = scope.get("http_version", "1.1").startswith("1")
         self.fields = Fields(scope["headers"])
         self.method: str = scope["method"]
@@ -151,6 +165,26 @@ class Exchange:
     def relative_url(self, path: str) -> str:
         """Return ``path`` as this client sees it, without scheme and host."""
         return quote(self.root_path + path)
+
+    @property
+    def can_send_interim(self) -> bool:
+        """Whether the server sends interim responses. No client of HTTP/1.0 knows them (RFC 9110, 15.2)."""
+        return INTERIM in (self._scope.get("extensions") or {}) and self._scope.get("http_version", "1.1") != "1.0"
+
+    async def send_interim(self, reply: Reply) -> None:
+        """Send ``reply``, which is none yet, before the answer; where that cannot be done, do nothing."""
+        if self.can_send_interim and not self._has_started:
+            await self._send({"type": INTERIM, "status": reply.status, "headers": _lines(reply.fields)})
+
+    def send_interim_soon(self, reply: Reply) -> None:
+        """Send ``reply`` before the answer and do not wait; it is left out while the one before is under way."""
+        if self._telling is None or self._telling.done():
+            self._telling = asyncio.create_task(self._tell(reply))
+
+    async def _tell(self, reply: Reply) -> None:
+        # Whoever is gone need not be told.
+        with suppress(OSError, RuntimeError, ConnectionLost):
+            await self.send_interim(reply)
 
     async def answer(self, reply: Reply) -> None:
         """Send ``reply``, readable for a client that is still sending, and leave the connection in step or closed."""
@@ -232,8 +266,9 @@ class Exchange:
 
     async def _start(self, status: int, fields: list[tuple[str, str]]) -> None:
         self._has_started = True
-        lines = [(name.lower().encode("latin-1"), value.encode("latin-1")) for name, value in fields]
-        await self._send({"type": "http.response.start", "status": status, "headers": lines})
+        if self._telling is not None:
+            await asyncio.wait([self._telling])
+        await self._send({"type": "http.response.start", "status": status, "headers": _lines(fields)})
 
     def _body_size(self) -> int | None:
         """Return the length of the body, 0 where there is none, ``None`` where only its end will tell."""
@@ -263,6 +298,10 @@ class Exchange:
         if port is None:  # The address is the path of a Unix socket, which is nobody's business.
             return "localhost"
         return f"[{address}]:{port}" if ":" in address else f"{address}:{port}"
+
+
+def _lines(fields: Iterable[tuple[str, str]]) -> list[tuple[bytes, bytes]]:
+    return [(name.lower().encode("latin-1"), value.encode("latin-1")) for name, value in fields]
 
 
 def path_of(scope: Scope) -> str:

@@ -6,6 +6,7 @@
 //   modules    folder with tus-js-client in it
 //   file       path of the file to upload
 //   stream     true: hand it over as a stream of unknown length
+//   buffer     true: hand over its content, as a browser does with a Blob
 //   storage    path of the file in which URLs are remembered; an upload found there is resumed
 //   terminate  true: terminate the upload when it is complete
 //   options    passed on to tus.Upload
@@ -13,13 +14,19 @@
 // Each line on stdout is an event as JSON: request, response, success, terminated, aborted or error. The word "abort"
 // on stdin aborts the upload, as a user who clicks on pause does.
 
-import { createReadStream } from 'node:fs'
+import { createReadStream, readFileSync } from 'node:fs'
 import { createRequire } from 'node:module'
 import { join } from 'node:path'
 import { PassThrough } from 'node:stream'
 
-const REQUEST_FIELDS = ['Upload-Offset', 'Upload-Length', 'Upload-Defer-Length', 'X-HTTP-Method-Override']
-const RESPONSE_FIELDS = ['Upload-Offset', 'Upload-Length', 'Location']
+const REQUEST_FIELDS = [
+  'Upload-Offset',
+  'Upload-Length',
+  'Upload-Defer-Length',
+  'Upload-Complete',
+  'X-HTTP-Method-Override',
+]
+const RESPONSE_FIELDS = ['Upload-Offset', 'Upload-Length', 'Upload-Complete', 'Location']
 
 const order = JSON.parse(process.argv[2])
 const tus = createRequire(import.meta.url)(join(order.modules, 'tus-js-client'))
@@ -39,8 +46,13 @@ const options = {
   onAfterResponse: (request, response) =>
     tell('response', { method: request.getMethod(), status: response.getStatus(), ...pick(response, RESPONSE_FIELDS) }),
 }
-const source = createReadStream(order.file)
-const upload = new tus.Upload(order.stream ? source.pipe(new PassThrough()) : source, {
+function source() {
+  if (order.buffer) return readFileSync(order.file)
+  const stream = createReadStream(order.file)
+  return order.stream ? stream.pipe(new PassThrough()) : stream
+}
+
+const upload = new tus.Upload(source(), {
   ...options,
   ...(order.storage ? { urlStorage: new tus.FileUrlStorage(order.storage) } : {}),
   onError: (error) => {

@@ -1,0 +1,213 @@
+"""The bytes of a form: which of them are the content of its files, and what the others say. Nothing here waits.
+
+What surrounds the files (delimiters, heads, fields) goes through the parser of a library, in small pieces, for it looks
+at some of that byte by byte. The content of files does not: it is searched for the delimiter alone, at the speed of the
+memory. The library is shown the bytes up to the end of a file's head and those from the next delimiter on, and takes
+that for a file without content.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING
+
+from python_multipart.exceptions import MultipartParseError
+from python_multipart.multipart import MultipartParser
+
+from tusd_py.protocol.forms import PartHead, bad_form, parse_head, parse_name
+
+if TYPE_CHECKING:
+    from python_multipart.multipart import MultipartCallbacks
+
+# What parts are called: those that are files, and one that has the name of a file that brings none.
+FILE = "file"
+FILENAME = "filename"
+
+# Bytes that the library sees at once. Even byte by byte that takes few milliseconds, and then others have their turn.
+PIECE = 4 * 1024
+
+# Bytes of a form that are not the content of its files: so many for all, and for each file that there may be.
+OVERHEAD = 256 * 1024
+OVERHEAD_OF_A_FILE = 8 * 1024
+
+# Fields besides the files, and bytes in each; fields in the head of a part, and bytes in each.
+MAX_FIELDS = 128
+MAX_FIELD = 64 * 1024
+MAX_HEAD_FIELDS = 8
+MAX_HEAD_FIELD = 4 * 1024
+
+_END_OF_HEAD = b"\r\n\r\n"
+
+# The library has a line in the log for every malformed form. The client is told, and the request is logged as it is.
+_SILENT = logging.Logger("form", logging.CRITICAL + 1)
+
+
+def max_overhead(max_files: int) -> int:
+    """Return how many bytes of a form may be something else than the content of its files."""
+    return OVERHEAD + max_files * OVERHEAD_OF_A_FILE
+
+
+def delimiter_of(boundary: bytes) -> bytes:
+    """Return what parts are separated by. Source: RFC 2046, 5.1.1."""
+    return b"\r\n--" + boundary
+
+
+class Content:
+    """The content of one part, up to the delimiter that ends it.
+
+    What may be the beginning of a delimiter is held back until more is known. Once ``is_over``, what follows, from the
+    delimiter on, are the bytes of ``chunk`` from ``stop`` on.
+    """
+
+    def __init__(self, delimiter: bytes) -> None:
+        self._delimiter = delimiter
+        self._held = b""
+        self.is_over = False
+        self.chunk = b""
+        self.stop = 0
+
+    def take(self, chunk: bytes, start: int = 0) -> memoryview:
+        """Return what is certainly content, of the bytes held back and of those of ``chunk`` from ``start`` on.
+
+        Source: RFC 2046, 5.1.1: no line of the content begins as the delimiter does, whatever follows in it.
+
+        Raises:
+            BadRequest: one does.
+        """
+        if self._held:
+            chunk = self._held + chunk[start:]
+            start = 0
+            self._held = b""
+        stop = chunk.find(self._delimiter, start)
+        if stop < 0:
+            stop = self._possible_beginning(chunk, start)
+        elif self._ends_at(chunk, stop):
+            self.is_over, self.chunk, self.stop = True, chunk, stop
+            return memoryview(chunk)[start:stop]
+        self._held = chunk[stop:]
+        return memoryview(chunk)[start:stop]
+
+    def _ends_at(self, chunk: bytes, at: int) -> bool:
+        """Tell whether what looks like a delimiter is one; ``False`` where that does not show yet."""
+        end = at + len(self._delimiter)
+        after = chunk[end : end + 2]
+        # Another part begins, or the form ends. Blanks may stand before the end of the line; the library looks at them.
+        if after in (b"\r\n", b"--") or after[:1] in (b" ", b"\t"):
+            return True
+        if after not in (b"", b"\r", b"-"):
+            raise bad_form("a line of the file begins with the boundary of the form")
+        return False
+
+    def _possible_beginning(self, chunk: bytes, start: int) -> int:
+        """Return where a delimiter begins that goes on behind ``chunk``, and the end of it where none does."""
+        # There is one CR in a delimiter: it begins with it.
+        found = chunk.rfind(b"\r", max(start, len(chunk) - len(self._delimiter) + 1))
+        return found if found >= 0 and self._delimiter.startswith(chunk[found:]) else len(chunk)
+
+
+class FormParser:
+    """Everything of a form but the content of its files.
+
+    ``file`` is the head of a file as soon as it is there, until ``end_file`` is called: then its content is over, and
+    what is parsed next begins with the delimiter. ``names`` are the values of the fields that name files, in order.
+    ``has_ended`` tells that the last delimiter was there.
+    """
+
+    def __init__(self, boundary: bytes, *, max_overhead: int) -> None:
+        self.file: PartHead | None = None
+        self.names: list[str] = []
+        self.has_ended = False
+        self._room = max_overhead
+        self._before = b""
+        self._fields: dict[bytes, bytes] = {}
+        self._field_name = bytearray()
+        self._field_value = bytearray()
+        self._part = PartHead("")
+        self._parts = 0
+        self._value = bytearray()
+        self._size = 0
+        callbacks: MultipartCallbacks = {
+            "on_part_begin": self._begin_part,
+            "on_header_field": self._take_field_name,
+            "on_header_value": self._take_field_value,
+            "on_header_end": self._end_field,
+            "on_headers_finished": self._end_head,
+            "on_part_data": self._take_data,
+            "on_part_end": self._end_part,
+            "on_end": self._end,
+        }
+        self._parser = MultipartParser(
+            boundary, callbacks, max_header_count=MAX_HEAD_FIELDS, max_header_size=MAX_HEAD_FIELD
+        )
+        self._parser.logger = _SILENT
+
+    def parse(self, chunk: bytes, start: int) -> int:
+        """Take some bytes of ``chunk`` from ``start`` on, and return where they end: not behind the end of a head.
+
+        Raises:
+            BadRequest: this is no form, or there is too much in it besides its files.
+        """
+        # With the last bytes that came before, as the end of a head may come in two chunks.
+        window = self._before + chunk[start : start + PIECE]
+        found = window.find(_END_OF_HEAD)
+        stop = len(window) if found < 0 else found + len(_END_OF_HEAD)
+        piece = window[len(self._before) : stop]
+        self._before = window[:stop][1 - len(_END_OF_HEAD) :]
+        self._room -= len(piece)
+        if self._room < 0:
+            raise bad_form("there is too much in the form besides its files")
+        try:
+            self._parser.write(piece)
+        except MultipartParseError:
+            raise bad_form("the form is malformed") from None
+        return start + len(piece)
+
+    def end_file(self) -> None:
+        """Go on behind the content of ``file``, which did not pass here."""
+        self.file = None
+        self._before = b""
+
+    # What the library finds
+
+    def _begin_part(self) -> None:
+        self._fields.clear()
+        self._value.clear()
+        self._size = 0
+
+    def _take_field_name(self, data: bytes, start: int, end: int) -> None:
+        self._field_name += data[start:end]
+
+    def _take_field_value(self, data: bytes, start: int, end: int) -> None:
+        self._field_value += data[start:end]
+
+    def _end_field(self) -> None:
+        name = bytes(self._field_name).lower()
+        if name in self._fields:
+            raise bad_form("a part of the form has a field twice in its head")
+        self._fields[name] = bytes(self._field_value)
+        self._field_name.clear()
+        self._field_value.clear()
+
+    def _end_head(self) -> None:
+        self._part = parse_head(self._fields)
+        if self._part.name == FILE:
+            self.file = self._part
+            return
+        self._parts += 1
+        if self._parts > MAX_FIELDS:
+            raise bad_form(f"the form has more than {MAX_FIELDS} fields besides its files")
+
+    def _take_data(self, data: bytes, start: int, end: int) -> None:
+        assert self._part.name != FILE, "the content of files does not pass here"
+        self._size += end - start
+        if self._size > MAX_FIELD:
+            raise bad_form(f"a field of the form holds more than {MAX_FIELD} bytes")
+        if self._part.name == FILENAME:
+            self._value += data[start:end]
+
+    def _end_part(self) -> None:
+        if self._part.name == FILENAME and (name := parse_name(bytes(self._value))):
+            self.names.append(name)
+
+    def _end(self) -> None:
+        self.has_ended = True
