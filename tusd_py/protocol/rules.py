@@ -50,6 +50,12 @@ class Limits:
     min_append_size: int = 0
 
 
+def lifetime(limits: Limits) -> timedelta | None:
+    """Return how long an upload stays that is created now and to which nothing is added, ``None`` for ever."""
+    spans = [span for span in (limits.partial_expiry, limits.partial_lifetime) if span is not None]
+    return min(spans, default=None)
+
+
 def expires_at(upload: Upload, limits: Limits) -> datetime | None:
     """Return when the upload may be removed, ``None`` when it stays.
 
