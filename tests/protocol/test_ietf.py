@@ -527,6 +527,8 @@ def test_termination_is_204(number: int) -> None:
         (Limits(max_size=5 * 1024**3), "max-size=5368709120"),
         (SIZES, "max-size=1000, min-size=5, max-append-size=100, min-append-size=10"),
         (Limits(partial_expiry=timedelta(seconds=90.7)), "max-age=90"),
+        (Limits(partial_expiry=timedelta(seconds=90), partial_lifetime=timedelta(seconds=60)), "max-age=60"),
+        (Limits(partial_lifetime=timedelta(seconds=60)), "max-age=60"),
         (Limits(max_size=10**18), "max-size=999999999999999"),
     ],
 )

@@ -28,7 +28,7 @@ from tusd_py.errors import (
     UploadTooSmall,
 )
 from tusd_py.protocol import fields as grammar
-from tusd_py.protocol import problems
+from tusd_py.protocol import problems, rules
 from tusd_py.protocol.digest_fields import parse_content_digest, parse_repr_digest
 from tusd_py.protocol.disposition import parse_disposition
 from tusd_py.protocol.fields import Fields
@@ -70,7 +70,8 @@ class Draft(Dialect):
         self.creation_methods = ("POST", "PUT") if put else ("POST",)
         self.retrieval_methods = version.retrieval_methods
         self._terminated = Reply(204, self._named)
-        lifetime = None if limits.partial_expiry is None else int(limits.partial_expiry.total_seconds())
+        stay = rules.lifetime(limits)
+        lifetime = None if stay is None else int(stay.total_seconds())
         self._discovered = Reply(204, (*self._named, *self._limit_field(lifetime), ("Accept-Patch", APPEND_TYPE)))
 
     def check_request(self, fields: Fields, method: str) -> None:

@@ -44,10 +44,16 @@ class Limits:
 
     max_size: int | None = None
     partial_expiry: timedelta | None = None
+    partial_lifetime: timedelta | None = None
     min_size: int = 0
     max_append_size: int | None = None
     min_append_size: int = 0
-    partial_lifetime: timedelta | None = None
+
+
+def lifetime(limits: Limits) -> timedelta | None:
+    """Return how long an upload stays that is created now and to which nothing is added, ``None`` for ever."""
+    spans = [span for span in (limits.partial_expiry, limits.partial_lifetime) if span is not None]
+    return min(spans, default=None)
 
 
 def expires_at(upload: Upload, limits: Limits) -> datetime | None:

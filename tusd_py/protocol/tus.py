@@ -21,7 +21,7 @@ from tusd_py.protocol.digests import Checksum, parse_checksum
 from tusd_py.protocol.fields import Fields
 from tusd_py.protocol.messages import Append, Create, Dialect, Reply
 from tusd_py.protocol.ranges import build_content_range
-from tusd_py.protocol.rules import Limits, expires_at
+from tusd_py.protocol.rules import Limits, expires_at, lifetime
 from tusd_py.upload import Upload
 
 VERSION = "1.0.0"
@@ -56,7 +56,7 @@ class Tus(Dialect):
         self._limits = limits
         self._concatenation = concatenation
         missing = frozenset() if concatenation else _CONCATENATION
-        if limits.partial_expiry is None and limits.partial_lifetime is None:
+        if lifetime(limits) is None:
             missing |= {"expiration"}
         extensions = [name for name in EXTENSIONS if name not in missing]
         discovery = [

@@ -12,7 +12,9 @@ from tusd_py.storage.layout import Layout, open_regular
 from tusd_py.storage.threads import Threads
 from tusd_py.upload import Upload
 
-PIECE_SIZE = 32 * 1024 * 1024  # bytes that are copied in one hop: after each a concatenation can be ended
+# Bytes that are copied in one hop: after each a concatenation can be ended. With pieces of 32 MiB other requests were
+# seen to wait for up to seven times as long as without a concatenation, with these for little more than twice.
+PIECE_SIZE = 4 * 1024 * 1024
 
 
 async def concatenate(

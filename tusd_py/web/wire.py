@@ -193,7 +193,7 @@ class Exchange:
 
     async def _tell(self, reply: Reply) -> None:
         # Whoever is gone need not be told.
-        with suppress(OSError, RuntimeError):
+        with suppress(OSError, RuntimeError, ConnectionLost):
             await self.send_interim(reply)
 
     async def answer(self, reply: Reply) -> None:
