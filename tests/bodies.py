@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Iterator
 
 from tusd_py.intake import Body, Intake
+from tusd_py.storage.base import Buffer
 
 
 class Chunks(Body):
@@ -64,6 +65,56 @@ class Sent(Body):
     def end(self, error: BaseException | None = None) -> None:
         """End the body, with ``error`` if there is one."""
         self._waiting.put_nowait(error)
+
+
+class SmallSlabs:
+    """Takes a body as an intake does, into slabs of ``size`` bytes; ``content`` is what came."""
+
+    def __init__(self, size: int) -> None:
+        self._slab = memoryview(bytearray(size))
+        self._filled = 0
+        self._held = memoryview(b"")
+        self._stored = bytearray()
+
+    @property
+    def content(self) -> bytes:
+        return bytes(self._stored + self._slab[: self._filled])
+
+    async def put(self, chunk: Buffer) -> None:
+        self.hold(chunk)
+        await self.put_held()
+
+    def hold(self, chunk: Buffer) -> None:
+        assert not self._held, "what was held is not put in"
+        self._held = memoryview(chunk)
+
+    async def put_held(self) -> None:
+        while self._held:
+            buffer = self.buffer()
+            size = min(len(buffer), len(self._held))
+            buffer[:size] = self._held[:size]
+            self._held = self._held[size:]
+            if self.filled(size):
+                await self.turn()
+        self._held = memoryview(b"")
+
+    def buffer(self, expected: int = 0) -> memoryview:
+        return self._slab[self._filled :]
+
+    def filled(self, size: int) -> bool:
+        self._filled += size
+        assert self._filled <= len(self._slab)
+        return self._filled == len(self._slab)
+
+    async def turn(self) -> None:
+        assert self.try_turn()
+
+    def try_turn(self) -> bool:
+        self._stored += self._slab[: self._filled]
+        # Whoever still has a buffer of it must not read what was there.
+        self._slab = memoryview(bytearray(len(self._slab)))
+        self._filled = 0
+        return True
 
 
 def cut(data: bytes, size: int) -> Iterator[bytes]:

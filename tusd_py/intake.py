@@ -13,6 +13,7 @@ import mmap
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from contextlib import suppress
+from typing import Protocol
 
 from tusd_py.cancellation import outlast
 from tusd_py.errors import (
@@ -100,6 +101,28 @@ class SlabPool:
         if self._taken + self._kept + size <= self.budget // 2:
             self._kept += size
             self._free.setdefault(size, []).append(slab)
+
+
+class Sink(Protocol):
+    """What a body is handed to: an ``Intake``, or what stands before one. See there."""
+
+    async def put(self, chunk: Buffer) -> None: ...
+
+    def hold(self, chunk: Buffer) -> None: ...
+
+    async def put_held(self) -> None: ...
+
+    def buffer(self, expected: int = 0) -> memoryview: ...
+
+    def filled(self, size: int) -> bool: ...
+
+    async def turn(self) -> None: ...
+
+    def try_turn(self) -> bool: ...
+
+
+class Enough(UploadError):
+    """No error: a sink wants no more of this body. What follows can be read otherwise."""
 
 
 class Body(ABC):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
@@ -12,15 +13,16 @@ from hypothesis import strategies as st
 from python_multipart.multipart import MultipartParser
 from starlette.types import Message
 
-from tests.bodies import cut
+from tests.bodies import SmallSlabs, cut
 from tests.forms import BOUNDARY, field_part, file_part, form, part
 from tusd_py.errors import BadRequest
+from tusd_py.intake import Enough
+from tusd_py.web.form_content import Content, ContentSink
 from tusd_py.web.form_parser import (
     MAX_FIELD,
     MAX_FIELDS,
     MAX_HEAD_FIELD,
     MAX_HEAD_FIELDS,
-    Content,
     FormParser,
     max_overhead,
 )
@@ -50,10 +52,9 @@ async def read(chunks: Iterable[bytes], boundary: str, max_files: int) -> Read:
     reader = FormReader(body, boundary.encode(), max_files=max_files, patience=None)
     found = Read(names=reader.names)
     while (file := await reader.next_file()) is not None:
-        content = bytearray()
-        while await reader.has_content():
-            content += reader.next_content()
-        found.files.append((file.head.filename, bytes(content)))
+        slabs = SmallSlabs(100)
+        await reader.feed_content(slabs)
+        found.files.append((file.head.filename, slabs.content))
     return found
 
 
@@ -135,6 +136,44 @@ def test_what_is_read_is_what_was_sent_and_what_the_library_finds(
     found = read_form(chunks, boundary, max_files=3)
 
     assert [content for _, content in found.files] == list(files) == read_by_library(body, boundary)
+
+
+async def read_directly(content: bytes, sizes: Sequence[int], *, aside: bool) -> tuple[bytes, bytes]:
+    """Let a transport write a file and what follows it into slabs; return the content, and what was left of that."""
+    found = Content(DELIMITER)
+    slabs = SmallSlabs(len(DELIMITER) + 7)
+    sink = ContentSink(found, slabs)
+    rest = content + DELIMITER + b"--\r\n"
+    for size in itertools.cycle(sizes):
+        buffer = memoryview(bytearray(size)) if aside else sink.buffer()
+        size = min(size, len(buffer), len(rest))
+        assert size, "there is no end"
+        buffer[:size] = rest[:size]
+        rest = rest[size:]
+        try:
+            if aside:
+                sink.hold(buffer[:size])
+                await sink.put_held()
+            elif sink.filled(size):
+                await sink.turn()
+        except Enough:
+            await sink.end()
+            break
+    return slabs.content, found.chunk[found.stop :] + rest
+
+
+ALMOST = st.sampled_from([b"\r", b"\n", b"\r\n", DELIMITER[:-1], DELIMITER[1:], b"x" * 9])
+
+
+@given(
+    st.lists(ALMOST, max_size=20).map(b"".join).filter(lambda content: DELIMITER not in content),
+    st.lists(st.integers(1, 60), min_size=1, max_size=8),
+    st.booleans(),
+)
+def test_what_is_read_into_slabs_is_what_was_sent(content: bytes, sizes: Sequence[int], aside: bool) -> None:
+    kept, rest = asyncio.run(read_directly(content, sizes, aside=aside))
+    assert kept == content
+    assert rest == DELIMITER + b"--\r\n"
 
 
 @pytest.mark.parametrize("size", [1, 2, 7, 1000])

@@ -18,7 +18,7 @@ from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
 from uvicorn.protocols.utils import is_ssl
 
 from tusd_py.errors import ConnectionLost, UploadError
-from tusd_py.intake import Intake
+from tusd_py.intake import Sink
 from tusd_py.web.reception import Arriving, Reception
 
 # What a TLS library may hold beside what it has not looked at yet: one record. Source: RFC 8446, 5.1.
@@ -54,6 +54,7 @@ class Arrival(asyncio.BufferedProtocol, Arriving):
         self, connection: Connection, cycle: RequestResponseCycle, reception: Reception, size: int | None
     ) -> None:
         self.received = 0
+        self.passed = 0
         self._connection = connection
         self._cycle = cycle
         self._reception = reception
@@ -64,28 +65,33 @@ class Arrival(asyncio.BufferedProtocol, Arriving):
         # Only for what is read past the parser.
         self._changed: asyncio.Event
         self._is_encrypted: bool
-        self._intake: Intake
+        self._sink: Sink
 
-    async def feed(self, intake: Intake) -> None:
+    @property
+    def is_over(self) -> bool:
+        return not self._cycle.more_body and not self._cycle.body
+
+    async def feed(self, sink: Sink) -> None:
+        self._error = self._aside = None
         if self._cycle.waiting_for_100_continue and not self._cycle.transport.is_closing():
             self._cycle.waiting_for_100_continue = False
             if self._cycle.more_body and not self._cycle.body:
                 self._cycle.transport.write(CONTINUE)
-        while await self._hand_over(intake):
+        while await self._hand_over(sink):
             if self._size is None:
                 await self._parsed()
             else:
-                await self._read(intake)
+                await self._read(sink)
 
     def at_hand(self) -> bytes | None:
-        if self._cycle.more_body or self.received or self._reception.error is not None:
+        if self._cycle.more_body or self.received or self.passed or self._reception.error is not None:
             return None
         return bytes(self._taken())
 
     # What the parser has read
 
-    async def _hand_over(self, intake: Intake) -> bool:
-        """Give the intake what the parser has put aside; tell whether more is to come.
+    async def _hand_over(self, sink: Sink) -> bool:
+        """Give ``sink`` what the parser has put aside; tell whether more is to come.
 
         Raises:
             UploadError: the framing is broken, and nothing that came in it counts.
@@ -96,7 +102,7 @@ class Arrival(asyncio.BufferedProtocol, Arriving):
             self._reception.check()
             if not self._cycle.body:
                 break
-            await intake.put(self._taken())
+            await sink.put(self._taken())
         if self._cycle.more_body and self._cycle.disconnected:
             raise ConnectionLost
         return self._cycle.more_body and not self._is_through
@@ -114,13 +120,13 @@ class Arrival(asyncio.BufferedProtocol, Arriving):
 
     # What nobody has read yet
 
-    async def _read(self, intake: Intake) -> None:
-        """Let the transport read the rest into the slabs of ``intake``."""
+    async def _read(self, sink: Sink) -> None:
+        """Let the transport read the rest into the slabs of ``sink``."""
         assert self._size is not None
-        self._intake = intake
+        self._sink = sink
         self._changed = asyncio.Event()
         self._is_encrypted = is_ssl(self._cycle.transport)
-        self._missing = self._size - self.received
+        self._missing = self._size - self.received - self.passed
         self._connect(self)
         try:
             while self._missing and not self._cycle.disconnected:
@@ -129,11 +135,11 @@ class Arrival(asyncio.BufferedProtocol, Arriving):
                 self._check()
                 if self._flow.read_paused:
                     # Both slabs are full: the disk sets the pace.
-                    await (intake.turn() if self._aside is None else self._put_aside(intake))
+                    await (sink.turn() if self._aside is None else self._put_aside(sink))
                     self._flow.resume_reading()
             self._check()
             if self._aside is not None:
-                await self._put_aside(intake)
+                await self._put_aside(sink)
         finally:
             if self._missing:
                 self._leave()
@@ -142,13 +148,13 @@ class Arrival(asyncio.BufferedProtocol, Arriving):
         if self._error is not None:
             raise self._error
 
-    async def _put_aside(self, intake: Intake) -> None:
+    async def _put_aside(self, sink: Sink) -> None:
         self._aside = None
-        await intake.put_held()
+        await sink.put_held()
 
     @property
     def _is_through(self) -> bool:
-        return self._size is not None and self.received == self._size
+        return self._size is not None and self.received + self.passed == self._size
 
     @property
     def _flow(self) -> FlowControl:
@@ -173,10 +179,10 @@ class Arrival(asyncio.BufferedProtocol, Arriving):
         # Never more than the rest of the body: what follows it is the next request.
         self._aside = None
         if not self._is_encrypted:
-            return self._intake.buffer()[: self._missing]
+            return self._sink.buffer()[: self._missing]
         # Whatever is decrypted when the client closes has to find its place at once, or it is lost.
         needed = min(sizehint + RECORD, self._missing)
-        buffer = self._intake.buffer(needed)[: self._missing]
+        buffer = self._sink.buffer(needed)[: self._missing]
         if len(buffer) < needed:
             buffer = self._aside = memoryview(bytearray(needed))
         return buffer
@@ -198,9 +204,9 @@ class Arrival(asyncio.BufferedProtocol, Arriving):
     def _count_in(self, size: int) -> bool:
         """Count in what was read, and tell whether there is a place for more just now."""
         if self._aside is not None:
-            self._intake.hold(self._aside[:size])
+            self._sink.hold(self._aside[:size])
             return False
-        return not self._intake.filled(size) or self._intake.try_turn()
+        return not self._sink.filled(size) or self._sink.try_turn()
 
     def _pause(self) -> None:
         """Read no more until ``_read`` has looked at what there is."""

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 
 from tusd_py.errors import (
     BodyTimedOut,
+    BodyTooSlow,
     MethodNotAllowed,
     ServerStopping,
     StorageFull,
@@ -23,6 +24,7 @@ _JSON = ("Content-Type", "application/json")
 # The sentences of these errors send the client to an offset, which it does not know of.
 _SENTENCES: Mapping[type[UploadError], str] = {
     BodyTimedOut: "nothing came of the form for too long; send it again",
+    BodyTooSlow: "the form came too slowly; send it again over a better connection",
     ServerStopping: "the server is stopping; send the form again in a few seconds",
     StorageFull: "there is no space left for this file; try again later",
     UploadInterrupted: "the upload was ended from elsewhere; send the form again",
@@ -30,7 +32,7 @@ _SENTENCES: Mapping[type[UploadError], str] = {
 }
 
 # HTTP has a word for a request that does not come to its end. The one for tus keeps its clients trying.
-_STATUSES: Mapping[type[UploadError], int] = {BodyTimedOut: 408, UploadNotFound: 409}
+_STATUSES: Mapping[type[UploadError], int] = {BodyTimedOut: 408, BodyTooSlow: 408, UploadNotFound: 409}
 
 _UNITS = (("TiB", 1024**4), ("GiB", 1024**3), ("MiB", 1024**2), ("KiB", 1024), ("GB", 1000**3), ("MB", 1000**2))
 

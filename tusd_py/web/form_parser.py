@@ -1,9 +1,8 @@
-"""The bytes of a form: which of them are the content of its files, and what the others say. Nothing here waits.
+"""Everything of a form but the content of its files: delimiters, heads and fields. Nothing here waits.
 
-What surrounds the files (delimiters, heads, fields) goes through the parser of a library, in small pieces, for it looks
-at some of that byte by byte. The content of files does not: it is searched for the delimiter alone, at the speed of the
-memory. The library is shown the bytes up to the end of a file's head and those from the next delimiter on, and takes
-that for a file without content.
+They go through the parser of a library, in small pieces, for it looks at some of that byte by byte. The library is
+shown the bytes up to the end of a file's head and those from the next delimiter on, and takes that for a file without
+content.
 """
 
 from __future__ import annotations
@@ -45,65 +44,6 @@ _SILENT = logging.Logger("form", logging.CRITICAL + 1)
 def max_overhead(max_files: int) -> int:
     """Return how many bytes of a form may be something else than the content of its files."""
     return OVERHEAD + max_files * OVERHEAD_OF_A_FILE
-
-
-def delimiter_of(boundary: bytes) -> bytes:
-    """Return what parts are separated by. Source: RFC 2046, 5.1.1."""
-    return b"\r\n--" + boundary
-
-
-class Content:
-    """The content of one part, up to the delimiter that ends it.
-
-    What may be the beginning of a delimiter is held back until more is known. Once ``is_over``, what follows, from the
-    delimiter on, are the bytes of ``chunk`` from ``stop`` on.
-    """
-
-    def __init__(self, delimiter: bytes) -> None:
-        self._delimiter = delimiter
-        self._held = b""
-        self.is_over = False
-        self.chunk = b""
-        self.stop = 0
-
-    def take(self, chunk: bytes, start: int = 0) -> memoryview:
-        """Return what is certainly content, of the bytes held back and of those of ``chunk`` from ``start`` on.
-
-        Source: RFC 2046, 5.1.1: no line of the content begins as the delimiter does, whatever follows in it.
-
-        Raises:
-            BadRequest: one does.
-        """
-        if self._held:
-            chunk = self._held + chunk[start:]
-            start = 0
-            self._held = b""
-        stop = chunk.find(self._delimiter, start)
-        if stop < 0:
-            stop = self._possible_beginning(chunk, start)
-        elif self._ends_at(chunk, stop):
-            self.is_over, self.chunk, self.stop = True, chunk, stop
-            return memoryview(chunk)[start:stop]
-        self._held = chunk[stop:]
-        return memoryview(chunk)[start:stop]
-
-    def _ends_at(self, chunk: bytes, at: int) -> bool:
-        """Tell whether what looks like a delimiter is one; ``False`` where that does not show yet."""
-        end = at + len(self._delimiter)
-        after = chunk[end : end + 2]
-        # Another part begins, or the form ends. Blanks before the end of the line are what gateways of mail may add and
-        # clients must not; not every version of the library knows them.
-        if after in (b"\r\n", b"--"):
-            return True
-        if after not in (b"", b"\r", b"-"):
-            raise bad_form("a line of the file begins with the boundary of the form")
-        return False
-
-    def _possible_beginning(self, chunk: bytes, start: int) -> int:
-        """Return where a delimiter begins that goes on behind ``chunk``, and the end of it where none does."""
-        # There is one CR in a delimiter: it begins with it.
-        found = chunk.rfind(b"\r", max(start, len(chunk) - len(self._delimiter) + 1))
-        return found if found >= 0 and self._delimiter.startswith(chunk[found:]) else len(chunk)
 
 
 class FormParser:

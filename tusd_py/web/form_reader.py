@@ -7,9 +7,10 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from tusd_py.errors import BadRequest, BodyTimedOut, ServerStopping
-from tusd_py.intake import Body, Intake
+from tusd_py.intake import Body, Enough, Intake, Sink
 from tusd_py.protocol.forms import PartHead, bad_form
-from tusd_py.web.form_parser import PIECE, Content, FormParser, delimiter_of, max_overhead
+from tusd_py.web.form_content import Content, ContentSink, delimiter_of
+from tusd_py.web.form_parser import PIECE, FormParser, max_overhead
 from tusd_py.web.wire import RequestBody
 
 _NOTHING = memoryview(b"")
@@ -30,9 +31,7 @@ class FilePart(Body):
         Raises:
             BadRequest: the form ends within the file, or goes on as no form does.
         """
-        # No name here for a chunk: it would be kept while the client is silent.
-        while await self._reader.has_content():
-            await intake.put(self._reader.next_content())
+        await self._reader.feed_content(intake)
 
 
 class FormReader:
@@ -80,18 +79,38 @@ class FormReader:
             raise bad_form("the form ends before its last boundary")
         return None
 
+    async def feed_content(self, intake: Sink) -> None:
+        """Put the content of this file into ``intake``.
+
+        Raises:
+            BadRequest, ConnectionLost: see ``next_file``.
+        """
+        # What was read together with the head, or beyond the file before.
+        if self._piece:
+            await intake.put(self._piece)
+            self._piece = _NOTHING
+        if self._content is not None and self._position < len(self._chunk):
+            await intake.put(self._next_piece(self._content))
+        if self._content is None:
+            return
+        sink = ContentSink(self._content, intake)
+        try:
+            await self._body.feed(sink)
+        except Enough:
+            await sink.end()
+            self._go_on_behind(self._content)
+        else:
+            raise bad_form("the form ends within a file")
+
     async def has_content(self) -> bool:
-        """Tell whether there is more of this file, and have it at hand for ``next_content``."""
+        """Tell whether there is anything in this file."""
         while not self._piece:
             if self._content is None:
                 return False
-            await self._look_at_more(self._content)
+            if not await self._has_bytes():
+                raise bad_form("the form ends within a file")
+            self._piece = self._next_piece(self._content)
         return True
-
-    def next_content(self) -> memoryview:
-        """Return the next bytes of this file, which ``has_content`` told of."""
-        piece, self._piece = self._piece, _NOTHING
-        return piece
 
     def interrupt(self) -> None:
         """Wait for nothing that is no file any more: the server stops."""
@@ -114,14 +133,17 @@ class FormReader:
                 parsed = 0
                 await asyncio.sleep(0)
 
-    async def _look_at_more(self, content: Content) -> None:
-        if not await self._has_bytes():
-            raise bad_form("the form ends within a file")
-        self._piece = content.take(self._chunk, self._position)
+    def _next_piece(self, content: Content) -> memoryview:
+        """Return what of the bytes at hand is content for certain."""
+        piece = content.take(self._chunk, self._position)
         self._chunk, self._position = b"", 0
         if content.is_over:
-            self._chunk, self._position, self._content = content.chunk, content.stop, None
-            self._parser.end_file()
+            self._go_on_behind(content)
+        return piece
+
+    def _go_on_behind(self, content: Content) -> None:
+        self._chunk, self._position, self._content = content.chunk, content.stop, None
+        self._parser.end_file()
 
     async def _has_bytes(self) -> bool:
         """Tell whether there are bytes that were not looked at, and have them at hand."""

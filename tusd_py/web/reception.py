@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from starlette.types import Scope
 
 from tusd_py.errors import UploadError
-from tusd_py.intake import Intake
+from tusd_py.intake import Sink
 
 # Where it lies among the extensions of a scope.
 RECEPTION = "tusd_py.reception"
@@ -23,15 +23,25 @@ INTERIM = "tusd_py.interim"
 
 
 class Arriving(ABC):
-    """A body that comes without passing through ``receive``; ``received`` tells how many bytes of it did so far."""
+    """A body that comes without passing through ``receive``; ``received`` tells how many bytes of it did so far.
+
+    Some of it may be read by ``receive`` all the same, before and behind what is fed: ``passed`` bytes so far.
+    """
 
     received: int
+    passed: int
+
+    @property
+    @abstractmethod
+    def is_over(self) -> bool:
+        """Whether nothing more of it will come."""
 
     @abstractmethod
-    async def feed(self, intake: Intake) -> None:
-        """Hand every byte to ``intake``; see ``Body.feed``. What had arrived when the client left is handed over too.
+    async def feed(self, sink: Sink) -> None:
+        """Hand every byte to ``sink``; see ``Body.feed``. What had arrived when the client left is handed over too.
 
-        Once this was called ``receive`` gives only what is left when it ended early.
+        Where the sink has ``Enough`` of it, this may be called again. Once it was called, ``receive`` gives only what
+        is left when it ended early.
         """
 
     @abstractmethod

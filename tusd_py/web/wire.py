@@ -12,7 +12,7 @@ from urllib.parse import quote
 from starlette.types import Message, Receive, Scope, Send
 
 from tusd_py.errors import BadRequest, ConnectionLost, FieldTooLarge, HeadTooLarge, UnsupportedCoding
-from tusd_py.intake import Body, Intake
+from tusd_py.intake import Body, Enough, Sink
 from tusd_py.protocol.fields import Fields, parse_number
 from tusd_py.protocol.forwarded import parse_host
 from tusd_py.protocol.messages import Reply
@@ -53,14 +53,24 @@ class RequestBody(Body):
         self.is_read = body is not None
         return body
 
-    async def feed(self, intake: Intake) -> None:
-        """Put every chunk into ``intake`` as it comes."""
-        if self._reception.arriving is not None and not self.is_read:
-            await self._reception.arriving.feed(intake)
+    async def feed(self, sink: Sink) -> None:
+        """Put every chunk into ``sink`` as it comes.
+
+        Raises:
+            Enough: the sink said so; what is left can be read.
+        """
+        arriving = self._reception.arriving
+        if arriving is not None and not self.is_read:
+            try:
+                await arriving.feed(sink)
+            except Enough:
+                self._received = arriving.received + arriving.passed
+                self.is_read = arriving.is_over
+                raise
             self.is_read = True
             return
         while (chunk := await self.read()) is not None:
-            await intake.put(chunk)
+            await sink.put(chunk)
             del chunk  # it would be kept while the client is silent
 
     async def read(self) -> bytes | None:
@@ -80,6 +90,8 @@ class RequestBody(Body):
         self._reception.check()
         chunk: bytes = self._accepted(message).get("body", b"")
         self._received += len(chunk)
+        if self._reception.arriving is not None:
+            self._reception.arriving.passed += len(chunk)
         if self.size is not None and self._received > self.size:
             raise BadRequest("ERR_INVALID_CONTENT_LENGTH", "the body is longer than its Content-Length says")
         return chunk
