@@ -7,6 +7,7 @@ counts for nothing.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import datetime
 
 from tusd_py.errors import (
@@ -62,6 +63,8 @@ class Draft(Dialect):
     ``put`` says whether uploads may be created with PUT, too, and ``names_version`` whether answers name the version:
     they do not where requests name none.
     """
+
+    tells_on_the_way = True
 
     def __init__(self, version: Version, limits: Limits, *, put: bool = False, names_version: bool = True) -> None:
         self._version = version
@@ -278,22 +281,18 @@ class UnknownDraft(Draft):
     not be gone on with.
     """
 
+    # Its version would have to be named.
+    tells_on_the_way = False
+
     def __init__(self, limits: Limits, *, put: bool = False) -> None:
-        super().__init__(NEWEST, limits, put=put, names_version=False)
+        # An ordinary upload is no append, and bound by no limit on those.
+        super().__init__(replace(NEWEST, limits_creations=False), limits, put=put, names_version=False)
 
     def check_request(self, fields: Fields, method: str) -> None:
         """Refuse all but creations with everything in them."""
         is_whole = boolean(fields, "upload-complete") is True or boolean(fields, "upload-incomplete") is False
         if method not in self.creation_methods or not is_whole:
             raise UnsupportedDraft(served=[version.number for version in VERSIONS])
-
-    def begun(self, upload: Upload, location: str, now: datetime) -> Reply | None:
-        """Say nothing: its version would have to be named."""
-        return None
-
-    def progressed(self, offset: int) -> Reply | None:
-        """Say nothing."""
-        return None
 
     def _is_last(self, fields: Fields) -> bool:
         return True

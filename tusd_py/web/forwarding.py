@@ -76,7 +76,7 @@ class Forwarding:
             scope = self._seen_by_client(scope)
         except UploadError as error:
             exchange = Exchange(scope, receive, send)
-            await exchange.answer(self._dialects.of(exchange.fields).refused(error, exchange.method))
+            await exchange.answer(self._dialects.of(exchange.fields, exchange.method).refused(error, exchange.method))
             return
         request = current_request.get()
         if request is not None:
