@@ -314,19 +314,17 @@ def test_an_append_with_more_to_come_holds_the_upload_open(number: int) -> None:
 
 
 @every_version
-def test_the_last_append_tells_the_length(number: int) -> None:
+def test_the_last_append_says_so(number: int) -> None:
     lines = fields(flag(number, True), content_type=APPEND_TYPE, upload_offset="40")
     assert draft(number).parse_append(lines, 60) == Append(
-        offset=40, length=100, size=60, is_last=True, may_repeat=number >= 9, removes_overrun=number >= 7
+        offset=40, size=60, is_last=True, may_repeat=number >= 9, removes_overrun=number >= 7
     )
-    assert draft(number).parse_append(lines, None).length is None
 
 
 @every_version
-def test_a_last_append_that_contradicts_the_length_beside_it_is_refused(number: int) -> None:
-    lines = fields(flag(number, True), content_type=APPEND_TYPE, upload_offset="40", upload_length="101")
-    with pytest.raises(InconsistentLength):
-        draft(number).parse_append(lines, 60)
+def test_an_append_may_declare_the_length(number: int) -> None:
+    lines = fields(flag(number, False), content_type=APPEND_TYPE, upload_offset="40", upload_length="101")
+    assert draft(number).parse_append(lines, 60).length == 101
 
 
 @pytest.mark.parametrize("number", until[5])

@@ -344,6 +344,7 @@ def test_lengths_that_disagree_are_refused_before_the_body(server: Server, numbe
         append(server, number, path, 2, b"234567890", complete=True),
         append(server, number, path, 2, b"2", fields=APPEND_TYPE + "Upload-Length: 11\r\n"),
         append(server, number, path, 2, b"2", fields=APPEND_TYPE + "Upload-Length: 9\r\n"),
+        append(server, number, path, 2, b"2345", complete=True, fields=APPEND_TYPE + "Upload-Length: 10\r\n"),
     ):
         assert (refused.status, refused.fields["upload-offset"]) == (400, "2")
         assert is_told(refused, number, complete=False)
@@ -393,6 +394,9 @@ def test_a_wrong_offset_is_told_the_right_one(server: Server, number: int) -> No
         problem = problem_of(answer)
         assert problem["type"] == REGISTRY + "mismatching-upload-offset"
         assert (problem["expected-offset"], problem["provided-offset"]) == (5, 3)
+    # Whatever else is wrong with the request follows from that.
+    lost = append(server, number, path, 3, b"3", complete=True, fields=APPEND_TYPE + "Upload-Length: 10\r\n")
+    assert (lost.status, lost.fields["upload-offset"]) == (409, "5")
     assert append(server, number, path, 5, b"56789", complete=True).status == 201
 
 

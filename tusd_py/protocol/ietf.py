@@ -112,11 +112,10 @@ class Draft(Dialect):
                 "ERR_INVALID_OFFSET", "Upload-Offset is missing or no integer; send the offset that HEAD gives"
             )
         is_last = self._is_last(fields)
-        end = offset + size if is_last and size is not None else None
         binds = self._version.tells_limits
         return Append(
             offset=offset,
-            length=_length(_number(fields, "upload-length"), end),
+            length=_number(fields, "upload-length"),
             size=size,
             is_last=is_last,
             holds_open=not is_last,
@@ -304,7 +303,7 @@ def _number(fields: Fields, name: str) -> int | None:
 
 
 def _length(declared: int | None, end: int | None) -> int | None:
-    """Return the length of the upload by the field, or by where the last body ends; they must agree."""
+    """Return the length of the upload by the field, or by where its only body ends; they must agree."""
     if declared is not None and end is not None and declared != end:
         raise InconsistentLength(
             f"Upload-Length is {declared} and the body ends at {end}; send all of it, or ?0 before"
