@@ -60,8 +60,8 @@ async def more(place: Place, id: str, offset: int, data: bytes, *, sized: bool =
 
 
 async def last(place: Place, id: str, offset: int, data: bytes = b"", body: Body | None = None) -> Upload:
-    """Append with the word that this is all, as the draft says it: the length is where the body ends."""
-    append = Append(offset=offset, size=len(data), length=offset + len(data), is_last=True)
+    """Append with the word that this is all: the length is where the body ends."""
+    append = Append(offset=offset, size=len(data), is_last=True)
     return await place.lifecycle.append(id, append, body or Chunks(data))
 
 
@@ -328,7 +328,7 @@ async def test_it_is_held_open_through_a_restart(tmp_path: Path) -> None:
     async with on_disk(tmp_path / "uploads") as lifecycle:
         found = await lifecycle.status(upload.id)
         assert (found.offset, found.ends_by_word, found.is_complete) == (5, True, False)
-        append = Append(offset=5, length=5, size=0, is_last=True)
+        append = Append(offset=5, size=0, is_last=True)
         assert (await lifecycle.append(upload.id, append, Chunks())).is_complete
 
 

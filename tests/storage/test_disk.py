@@ -30,6 +30,7 @@ from tusd_py.storage import completion
 from tusd_py.storage.base import Store
 from tusd_py.storage.disk import DiskStore
 from tusd_py.storage.faults import translated
+from tusd_py.storage.layout import open_regular
 from tusd_py.storage.record import MAX_RECORD
 from tusd_py.web.wire import MAX_HEAD
 
@@ -890,3 +891,25 @@ def test_claims_of_other_processes_are_seen_after_a_few_seconds(mounted: Callabl
 
     one, other = (DiskStore(folder / "uploads", monotonic=lambda: seconds) for _ in range(2))
     asyncio.run(scene(one, other))
+
+
+def test_a_record_that_is_replaced_while_it_is_opened_is_the_new_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever asks for the offset in that moment would be told 404, and begin again from byte 0."""
+    record, newer = tmp_path / "record", tmp_path / "newer"
+    record.write_bytes(b"old")
+    newer.write_bytes(b"new")
+    really_open = os.open
+
+    def open_and_replace(path: str, flags: int, mode: int) -> int:
+        descriptor = really_open(path, flags, mode)
+        if newer.exists():
+            newer.rename(record)
+        return descriptor
+
+    monkeypatch.setattr(os, "open", open_and_replace)
+    opened = open_regular(str(record), os.O_RDONLY)
+    assert opened is not None
+    assert os.read(opened[0], 10) == b"new"
+    os.close(opened[0])

@@ -100,6 +100,14 @@ def test_get_is_a_download_before(server: Server, number: int) -> None:
     assert server.ask("GET", created(server, number), version(number)).status == 404
 
 
+def test_get_asks_for_the_offset_also_where_there_are_no_downloads(folder: Path) -> None:
+    app = TusApp(upload_dir=folder, allowed_upload_extensions="*", sniff="off", disable_download=True)
+    with serving(app, http=LimitedProtocol) as server:
+        path = path_of(create(server, 9, b"01234", complete=True))
+        assert server.ask("GET", path, version(9)).status == 204
+        assert server.ask("GET", path, version(8)).status == 405
+
+
 # 2 Statuses
 
 
@@ -336,6 +344,7 @@ def test_lengths_that_disagree_are_refused_before_the_body(server: Server, numbe
         append(server, number, path, 2, b"234567890", complete=True),
         append(server, number, path, 2, b"2", fields=APPEND_TYPE + "Upload-Length: 11\r\n"),
         append(server, number, path, 2, b"2", fields=APPEND_TYPE + "Upload-Length: 9\r\n"),
+        append(server, number, path, 2, b"2345", complete=True, fields=APPEND_TYPE + "Upload-Length: 10\r\n"),
     ):
         assert (refused.status, refused.fields["upload-offset"]) == (400, "2")
         assert is_told(refused, number, complete=False)
@@ -385,6 +394,9 @@ def test_a_wrong_offset_is_told_the_right_one(server: Server, number: int) -> No
         problem = problem_of(answer)
         assert problem["type"] == REGISTRY + "mismatching-upload-offset"
         assert (problem["expected-offset"], problem["provided-offset"]) == (5, 3)
+    # Whatever else is wrong with the request follows from that.
+    lost = append(server, number, path, 3, b"3", complete=True, fields=APPEND_TYPE + "Upload-Length: 10\r\n")
+    assert (lost.status, lost.fields["upload-offset"]) == (409, "5")
     assert append(server, number, path, 5, b"56789", complete=True).status == 201
 
 
@@ -448,6 +460,11 @@ def test_of_an_unknown_version_a_whole_file_is_taken(server: Server, folder: Pat
     assert stored(folder, path_of(answer)) == b"01234"
 
 
+def test_a_limit_on_appends_does_not_bind_an_ordinary_upload(limited_server: Server) -> None:
+    told = "Upload-Draft-Interop-Version: 11\r\nUpload-Complete: ?1\r\n"
+    assert limited_server.ask("POST", "/files/", told, bytes(11)).status == 201
+
+
 @pytest.mark.parametrize("given", ["2", "11", "six"])
 def test_of_an_unknown_version_nothing_else_is(server: Server, given: str) -> None:
     path = created(server, 6)
@@ -482,6 +499,9 @@ def test_without_a_version_the_coming_rfc_can_be_switched_on(folder: Path) -> No
         final = server.ask("PATCH", path_of(made), told, b"56789")
         assert (final.status, final.fields["upload-complete"]) == (201, "?1")
         assert "upload-draft-interop-version" not in final.fields
+        assert server.ask("HEAD", path_of(made)).fields["upload-complete"] == "?1"
+        assert server.ask("GET", path_of(made)).body == b"0123456789"
+        assert server.ask("DELETE", path_of(made)).status == 204
 
 
 def test_a_request_in_both_dialects_speaks_tus(server: Server) -> None:

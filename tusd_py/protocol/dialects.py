@@ -22,7 +22,7 @@ class Dialects:
     """``tus``, and the versions of the draft for what ``limits`` allow.
 
     ``put`` lets the draft create with PUT, too. ``without_version`` takes requests without a version, as the coming RFC
-    will have them, for the newest one.
+    will have them, for the newest one; its HEAD and DELETE have no field that would tell them from others.
     """
 
     def __init__(self, tus: Dialect, limits: Limits, *, put: bool = False, without_version: bool = False) -> None:
@@ -32,19 +32,21 @@ class Dialects:
         }
         self._unknown: Dialect = UnknownDraft(limits, put=put)
         self._unversioned = Draft(NEWEST, limits, put=put, names_version=False) if without_version else self._unknown
+        self._unnamed = self._unversioned if without_version else tus
         self.all = (tus, *self._drafts.values(), self._unknown, self._unversioned)
 
-    def of(self, fields: Fields) -> Dialect:
-        """Return the dialect of a request with these fields. Never raises."""
-        if "tus-resumable" in fields or not _is_draft(fields):
+    def of(self, fields: Fields, method: str) -> Dialect:
+        """Return the dialect of a request with this method and these fields. Never raises."""
+        if "tus-resumable" in fields:
             return self._tus
+        if not _is_draft(fields):
+            return self._unnamed if method in ("HEAD", "DELETE") else self._tus
         if _VERSION in fields:
             return self._drafts.get(integer(fields, _VERSION), self._unknown)
         return self._unknown if boolean(fields, "upload-complete") is None else self._unversioned
 
-    def discovered(self, fields: Fields) -> Reply:
-        """Say what this server can do in all dialects: whoever asks that may name none."""
-        dialect = self.of(fields)
+    def discovered(self, dialect: Dialect) -> Reply:
+        """Say in ``dialect`` what this server can do, and in the other one: whoever asks that may name none."""
         draft = self._unknown if dialect is self._tus else dialect
         return Reply(204, (*self._tus.discovered().fields, *draft.discovered().fields))
 

@@ -113,6 +113,8 @@ def _preference(wishes: Mapping[str, object], digest: Checksum) -> int:
 
 def _known(members: Mapping[str, object]) -> Digests:
     """Return what can be verified of ``members``; one that is no byte sequence spoils all of them."""
+    if not members:
+        return ()
     values = {name: member.value if isinstance(member, Item) else None for name, member in members.items()}
     if not all(isinstance(value, bytes) for value in values.values()):
         return ()

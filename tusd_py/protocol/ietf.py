@@ -7,6 +7,7 @@ counts for nothing.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import datetime
 
 from tusd_py.errors import (
@@ -63,6 +64,8 @@ class Draft(Dialect):
     they do not where requests name none.
     """
 
+    tells_on_the_way = True
+
     def __init__(self, version: Version, limits: Limits, *, put: bool = False, names_version: bool = True) -> None:
         self._version = version
         self._limits = limits
@@ -110,11 +113,10 @@ class Draft(Dialect):
                 "ERR_INVALID_OFFSET", "Upload-Offset is missing or no integer; send the offset that HEAD gives"
             )
         is_last = self._is_last(fields)
-        end = offset + size if is_last and size is not None else None
         binds = self._version.tells_limits
         return Append(
             offset=offset,
-            length=_length(_number(fields, "upload-length"), end),
+            length=_number(fields, "upload-length"),
             size=size,
             is_last=is_last,
             holds_open=not is_last,
@@ -279,22 +281,18 @@ class UnknownDraft(Draft):
     not be gone on with.
     """
 
+    # Its version would have to be named.
+    tells_on_the_way = False
+
     def __init__(self, limits: Limits, *, put: bool = False) -> None:
-        super().__init__(NEWEST, limits, put=put, names_version=False)
+        # An ordinary upload is no append, and bound by no limit on those.
+        super().__init__(replace(NEWEST, limits_creations=False), limits, put=put, names_version=False)
 
     def check_request(self, fields: Fields, method: str) -> None:
         """Refuse all but creations with everything in them."""
         is_whole = boolean(fields, "upload-complete") is True or boolean(fields, "upload-incomplete") is False
         if method not in self.creation_methods or not is_whole:
             raise UnsupportedDraft(served=[version.number for version in VERSIONS])
-
-    def begun(self, upload: Upload, location: str, now: datetime) -> Reply | None:
-        """Say nothing: its version would have to be named."""
-        return None
-
-    def progressed(self, offset: int) -> Reply | None:
-        """Say nothing."""
-        return None
 
     def _is_last(self, fields: Fields) -> bool:
         return True
@@ -306,7 +304,7 @@ def _number(fields: Fields, name: str) -> int | None:
 
 
 def _length(declared: int | None, end: int | None) -> int | None:
-    """Return the length of the upload by the field, or by where the last body ends; they must agree."""
+    """Return the length of the upload by the field, or by where its only body ends; they must agree."""
     if declared is not None and end is not None and declared != end:
         raise InconsistentLength(
             f"Upload-Length is {declared} and the body ends at {end}; send all of it, or ?0 before"

@@ -93,11 +93,12 @@ class Dialect(ABC):
     is none, ``None`` when its end will show (chunked). ``now`` is the moment of the answer.
 
     ``creation_methods`` are those that create an upload on the collection, ``retrieval_methods`` those that ask an
-    upload for its offset.
+    upload for its offset. ``tells_on_the_way`` says whether there are words for ``begun`` and ``progressed``.
     """
 
     creation_methods: tuple[str, ...] = ("POST",)
     retrieval_methods: tuple[str, ...] = ("HEAD",)
+    tells_on_the_way: bool = False
 
     @abstractmethod
     def check_request(self, fields: Fields, method: str) -> None:

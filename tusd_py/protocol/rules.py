@@ -166,6 +166,8 @@ def check_append(upload: Upload, append: Append, limits: Limits, now: datetime) 
     if upload.is_complete and not append.may_repeat:
         raise CompletedUpload(has_bytes=append.size != 0)
     settled = settle_length(upload, append.length, limits)
+    if append.is_last and append.size is not None:
+        settled = settle_length(settled, append.offset + append.size, limits)
     _check_size(upload.offset, settled.length, append, limits)
     return settled if upload.is_complete else _settle_end(settled, append)
 

@@ -154,8 +154,11 @@ def integer(fields: Fields, name: str) -> int | None:
 
 def dictionary(fields: Fields, name: str) -> Mapping[str, Member]:
     """Return the dictionary that the field ``name`` holds, an empty one when there is none."""
+    text = fields.combined(name)
+    if not text:
+        return {}
     try:
-        return parse_dictionary(fields.combined(name) or "")
+        return parse_dictionary(text)
     except Malformed:
         return {}
 

@@ -125,7 +125,7 @@ def _checked(id: str) -> str:
 def open_regular(path: str, flags: int, *, is_shared: bool = False) -> tuple[int, os.stat_result] | None:
     """Open a regular file and return its descriptor and status; ``None`` when there is none at ``path``.
 
-    Unless it ``is_shared``, it has to be ours alone (``is_ours``).
+    Unless it ``is_shared``, it has to be ours alone (``is_ours``). Of one that is replaced just now, it is the new one.
 
     Raises ``OSError`` for everything that says nothing about the path itself (no descriptor left, a folder that we
     may not look into).
@@ -137,6 +137,10 @@ def open_regular(path: str, flags: int, *, is_shared: bool = False) -> tuple[int
             return None
         raise
     status = os.fstat(descriptor)
+    if stat.S_ISREG(status.st_mode) and status.st_nlink == 0:
+        # A record is replaced by a rename, and this one has no name any more. What has it now is meant.
+        os.close(descriptor)
+        return open_regular(path, flags, is_shared=is_shared)
     if stat.S_ISREG(status.st_mode) and (is_shared or is_ours(status)):
         return descriptor, status
     os.close(descriptor)

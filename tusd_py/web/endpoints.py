@@ -81,7 +81,7 @@ class Endpoints:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         exchange = Exchange(scope, receive, send, send_timeout=self._send_timeout)
-        dialect = self._dialects.of(exchange.fields)
+        dialect = self._dialects.of(exchange.fields, exchange.method)
         try:
             reply = await self._respond(dialect, exchange)
         except ConnectionLost:
@@ -99,7 +99,7 @@ class Endpoints:
 
     def refused(self, exchange: Exchange, error: UploadError) -> Reply:
         """Say why not, as the client of ``exchange`` expects it."""
-        return self._dialects.of(exchange.fields).refused(error, exchange.method)
+        return self._dialects.of(exchange.fields, exchange.method).refused(error, exchange.method)
 
     def location(self, exchange: Exchange, id: str) -> str:
         """Return the URL of the upload ``id`` for this client."""
@@ -153,14 +153,14 @@ class Endpoints:
         return id
 
     async def _discover(self, dialect: Dialect, exchange: Exchange, id: str) -> Reply:
-        return self._dialects.discovered(exchange.fields)
+        return self._dialects.discovered(dialect)
 
     async def _create(self, dialect: Dialect, exchange: Exchange, id: str) -> Reply:
         create = dialect.parse_create(exchange.fields, exchange.body.size)
         if create.final_of:
             members = [self._member(exchange, url) for url in create.final_of]
             upload = await self._lifecycle.concatenate(create, members)
-        elif exchange.can_send_interim:
+        elif dialect.tells_on_the_way and exchange.can_send_interim:
 
             async def announce(upload: Upload) -> None:
                 reply = dialect.begun(upload, self.location(exchange, upload.id), utc_now())
@@ -182,7 +182,8 @@ class Endpoints:
 
     async def _append(self, dialect: Dialect, exchange: Exchange, id: str) -> Reply:
         append = dialect.parse_append(exchange.fields, exchange.body.size)
-        follow = Progress(exchange, dialect).follow if exchange.can_send_interim else None
+        tells = dialect.tells_on_the_way and exchange.can_send_interim
+        follow = Progress(exchange, dialect).follow if tells else None
         upload = await self._lifecycle.append(id, append, exchange.body, follow=follow)
         return _with_digest(exchange, upload, dialect.appended(upload, self.location(exchange, id)))
 

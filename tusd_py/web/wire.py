@@ -194,19 +194,17 @@ class Exchange:
         return INTERIM in (self._scope.get("extensions") or {}) and self._scope.get("http_version", "1.1") != "1.0"
 
     async def send_interim(self, reply: Reply) -> None:
-        """Send ``reply``, which is none yet, before the answer; where that cannot be done, do nothing."""
-        if self.can_send_interim and not self._has_started:
+        """Send ``reply``, an interim one, before the answer; where that cannot be done, do nothing."""
+        if not self.can_send_interim or self._has_started:
+            return
+        # Whoever is gone need not be told.
+        with suppress(OSError, RuntimeError, ConnectionLost):
             await self._send({"type": INTERIM, "status": reply.status, "headers": _lines(reply.fields)})
 
     def send_interim_soon(self, reply: Reply) -> None:
         """Send ``reply`` before the answer and do not wait; it is left out while the one before is under way."""
         if self._telling is None or self._telling.done():
-            self._telling = asyncio.create_task(self._tell(reply))
-
-    async def _tell(self, reply: Reply) -> None:
-        # Whoever is gone need not be told.
-        with suppress(OSError, RuntimeError, ConnectionLost):
-            await self.send_interim(reply)
+            self._telling = asyncio.create_task(self.send_interim(reply))
 
     async def answer(self, reply: Reply) -> None:
         """Send ``reply``, readable for a client that is still sending, and leave the connection in step or closed."""
