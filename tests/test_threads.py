@@ -12,6 +12,7 @@ from contextlib import suppress
 
 import pytest
 
+from tusd_py import threads as module
 from tusd_py.threads import ThreadPool
 
 
@@ -45,17 +46,36 @@ def test_a_job_raises_what_its_function_raises(pool: ThreadPool) -> None:
     asyncio.run(main())
 
 
-def test_there_are_no_more_threads_than_jobs_and_never_more_than_the_most(pool: ThreadPool) -> None:
+def test_one_thread_does_all_jobs_that_get_on(pool: ThreadPool) -> None:
     async def main() -> None:
         assert not threads()
-        for _ in range(3):
-            await pool.start(len, "")
+        for job in [pool.start(len, "") for _ in range(200)]:
+            await job
         assert len(threads()) == 1
-        gate = threading.Event()
-        jobs = [pool.start(gate.wait) for _ in range(5)]
+
+    asyncio.run(main())
+
+
+def test_jobs_that_keep_others_waiting_get_threads_up_to_the_most(pool: ThreadPool) -> None:
+    async def main() -> None:
+        together = threading.Barrier(2)
+        jobs = [pool.start(together.wait, 20) for _ in range(6)]
+        assert sorted([await job for job in jobs]) == [0, 0, 0, 1, 1, 1]
         assert len(threads()) == 2
-        gate.set()
-        assert all([await job for job in jobs])
+
+    asyncio.run(main())
+
+
+def test_threads_that_are_not_needed_any_more_go(pool: ThreadPool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "LONGER_THAN_NEEDED", 0.0)
+
+    async def main() -> None:
+        together = threading.Barrier(2)
+        await asyncio.gather(*(pool.start(together.wait, 20) for _ in range(2)))
+        extra = threads()
+        while all(thread.is_alive() for thread in extra):
+            await asyncio.gather(*(pool.start(len, "") for _ in range(20)))
+        assert await pool.start(len, "on") == 2
 
     asyncio.run(main())
 
