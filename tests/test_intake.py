@@ -1078,16 +1078,30 @@ async def test_a_body_is_stored_also_when_the_budget_is_spent() -> None:
     assert set(case.appender.writes) == {EMERGENCY_SLAB}
 
 
-def test_a_slab_that_is_given_back_is_used_again_and_half_of_the_budget_is_kept() -> None:
+def test_slabs_are_at_hand_for_others_within_the_budget() -> None:
     pool = SlabPool(4 * MIB, MIB)
-    first, second, third = pool.take(MIB), pool.take(MIB), pool.take(MIB)
-    pool.give(first)  # beside the other two it is more than half
+    slabs = [pool.take(MIB) for _ in range(4)]
+    pool.give(slabs[0])
+    pool.give(slabs[1])
+    assert pool.take(MIB) is slabs[1]
+    assert pool.take(MIB) is slabs[0]
+    pool.give(slabs[0])
+    # What others need now is not kept for those that may come.
+    pool.take(MIB // 2)
+    pool.take(MIB // 2)
+    assert pool.take(MIB) is not slabs[0]
+
+
+def test_a_slab_that_is_given_back_is_used_again_and_a_quarter_of_the_budget_is_kept() -> None:
+    pool = SlabPool(4 * MIB, MIB)
+    first, second = pool.take(MIB), pool.take(MIB)
+    first[0] = 1
+    second[0] = 2
+    pool.give(first)
     pool.give(second)
-    pool.give(third)
     assert pool.taken == 0
-    assert pool.take(MIB) is third
-    assert pool.take(MIB) is second
-    assert pool.take(MIB) is not first
+    assert pool.take(MIB) is first
+    assert pool.take(MIB) is not second
 
 
 @on_a_jumping_loop

@@ -87,20 +87,29 @@ class SlabPool:
             self._kept -= size
             return free.pop()
         if self._taken + self._kept > self.budget:
-            self._free.clear()
-            self._kept = 0
+            self._shrink(max(self.budget - self._taken, 0))
         return memoryview(mmap.mmap(-1, size))
 
     def give(self, slab: memoryview) -> None:
-        """Take a slab back. It is kept at hand while all slabs are half of the budget at most, else the system gets it.
+        """Take a slab back. It is kept at hand within the budget, and a quarter of that when nobody has one any more.
 
-        What comes anew from the system has to be cleared page by page first, which costs more than the bytes it takes.
+        What comes anew from the system is cleared page by page first, which costs more than the bytes that it takes.
         """
         size = len(slab)
         self._taken -= size
-        if self._taken + self._kept + size <= self.budget // 2:
+        if self._taken + self._kept + size <= self.budget:
             self._kept += size
             self._free.setdefault(size, []).append(slab)
+        if not self._taken:
+            self._shrink(self.budget // 4)
+
+    def _shrink(self, most: int) -> None:
+        """Give slabs that are at hand back to the system, the smallest first, until they hold ``most`` bytes."""
+        for size in sorted(self._free):
+            slabs = self._free[size]
+            while slabs and self._kept > most:
+                slabs.pop()
+                self._kept -= size
 
 
 class Sink(Protocol):
