@@ -6,14 +6,16 @@ import asyncio
 import hashlib
 from base64 import b64encode
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from tests.bodies import Chunks, Sent
-from tests.loops import on_a_jumping_loop, on_a_plain_loop
+from tests.loops import on_a_jumping_loop, on_a_plain_loop, run
 from tests.test_expiration import exists, sweeper
 from tests.test_lifecycle import ANYTHING, PNG, Clock, Place, turns
 from tusd_py.errors import (
@@ -28,6 +30,7 @@ from tusd_py.errors import (
     InconsistentLength,
     OffsetMismatch,
     ServerStopping,
+    UploadError,
     UploadExpired,
     UploadInterrupted,
     UploadNotFound,
@@ -175,6 +178,45 @@ async def test_the_end_of_a_body_of_unknown_size_is_not_believed_before_it_came(
         )
     assert not (await place.lifecycle.status(upload.id)).is_complete
     assert (await last(place, upload.id, 10)).is_complete
+
+
+@given(
+    st.none() | st.integers(0, 12),
+    st.lists(st.tuples(st.booleans(), st.integers(0, 6), st.booleans(), st.booleans()), max_size=8),
+)
+def test_whatever_is_sent_only_a_word_that_agrees_with_the_length_ends_it(
+    length: int | None, requests: list[tuple[bool, int, bool, bool]]
+) -> None:
+    """A request: whether it is said to be the last, its size, whether that is told, and whether it is cut short."""
+
+    async def play() -> None:
+        place = Place()
+        id = (await held_open(place, length)).id
+        before = await place.store.get(id)
+        content = b""
+        for is_last, size, is_sized, is_cut in requests:
+            data = bytes([65 + len(content) % 26]) * size
+            append = Append(
+                offset=before.offset, size=size if is_sized else None, is_last=is_last, holds_open=not is_last
+            )
+            body = Chunks(data[: size // 2], error=ConnectionLost()) if is_cut and size else Chunks(data)
+            with suppress(UploadError, ConnectionLost):
+                await place.lifecycle.append(id, append, body)
+            after = await place.lifecycle.status(id)
+            now = await place.content(id)
+            assert now.startswith(content)
+            assert data.startswith(now[len(content) :])
+            assert before.length in (None, after.length)
+            if is_last and not before.is_complete and not (is_cut and size):
+                agrees = before.length in (None, before.offset + size)
+                assert after.is_complete is agrees
+            elif not is_last:
+                assert after.is_complete is before.is_complete
+            if after.is_complete:
+                assert after.length == after.offset
+            before, content = after, now
+
+    run(play())
 
 
 # Lengths that contradict each other
