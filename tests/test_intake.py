@@ -6,7 +6,7 @@ import asyncio
 import hashlib
 import weakref
 import zlib
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
 import pytest
@@ -70,6 +70,12 @@ class Recorder(Appender):
         self.is_committed = True
         return self.offset
 
+    async def written(self) -> AsyncGenerator[bytes, None]:
+        async with self._working():
+            chunks = [self.stored[start : start + 1000] for start in range(0, len(self.stored), 1000)]
+        for chunk in chunks:
+            yield chunk
+
     async def discard(self) -> None:
         async with self._working():
             self.is_discarded = True
@@ -122,6 +128,7 @@ class Case:
         beginning_size: int = 4096,
         idle_timeout: float | None = None,
         min_rate: float = 0,
+        is_checksum_due: bool = False,
         pool: SlabPool | None = None,
     ) -> None:
         self.appender = Recorder(capacity=capacity)
@@ -135,6 +142,8 @@ class Case:
             beginning=None if check is None else Beginning(b"", beginning_size, check),
             idle_timeout=idle_timeout,
             min_rate=min_rate,
+            late=lambda checksum: Verification(checksum, {"crc32": Crc32}),
+            is_checksum_due=is_checksum_due,
         )
 
     def start(self, body: Body) -> asyncio.Task[int]:
@@ -889,6 +898,68 @@ async def test_a_disk_that_is_full_keeps_nothing_of_what_cannot_be_verified() ->
         await case.intake.take(Chunks(*cut(data, 1000)))
     assert not case.appender.is_committed
     case.assert_clean()
+
+
+# Checksums behind the body
+
+
+class Followed(Chunks):
+    """A body with the checksum of ``content`` behind it."""
+
+    def __init__(self, *chunks: bytes, content: bytes | None, error: BaseException | None = None) -> None:
+        super().__init__(*chunks, error=error)
+        self._checksum = None if content is None else Checksum("crc32", zlib.crc32(content).to_bytes(4, "big"))
+
+    def trailing_checksum(self) -> Checksum | None:
+        return self._checksum
+
+
+@pytest.mark.parametrize("is_due", [True, False], ids=["announced", "not announced"])
+@pytest.mark.parametrize("size", [0, 1, 1000, SMALLEST_SLAB, 500_000])
+@on_a_plain_loop
+async def test_content_that_matches_the_checksum_behind_it_is_kept(size: int, is_due: bool) -> None:
+    data = pattern(size)
+    case = Case(is_checksum_due=is_due)
+    assert await case.intake.take(Followed(*cut(data, 30_000), content=data)) == size
+    assert case.intake.is_proven
+    case.assert_kept(data)
+
+
+@pytest.mark.parametrize("is_due", [True, False], ids=["announced", "not announced"])
+@pytest.mark.parametrize("size", [0, 1, 1000, SMALLEST_SLAB, 500_000])
+@on_a_plain_loop
+async def test_content_that_does_not_match_the_checksum_behind_it_is_dropped(size: int, is_due: bool) -> None:
+    case = Case(is_checksum_due=is_due)
+    with pytest.raises(ChecksumMismatch):
+        await case.intake.take(Followed(*cut(pattern(size), 30_000), content=b"other"))
+    case.assert_dropped()
+
+
+@pytest.mark.parametrize("size", [1, 500_000])
+@on_a_plain_loop
+async def test_a_checksum_that_was_announced_and_does_not_come_drops_the_body(size: int) -> None:
+    case = Case(is_checksum_due=True)
+    with pytest.raises(BadRequest, match="was announced and did not come"):
+        await case.intake.take(Chunks(pattern(size)))
+    assert not case.intake.is_proven
+    case.assert_dropped()
+
+
+@pytest.mark.parametrize("size", [1, 500_000])
+@on_a_plain_loop
+async def test_what_breaks_off_before_its_announced_checksum_is_dropped(size: int) -> None:
+    case = Case(is_checksum_due=True)
+    with pytest.raises(ConnectionLost):
+        await case.intake.take(Followed(*cut(pattern(size), 30_000), content=None, error=ConnectionLost()))
+    case.assert_dropped()
+
+
+@on_a_plain_loop
+async def test_two_checksums_are_one_too_many() -> None:
+    case = Case(checksum=HELLO)
+    with pytest.raises(BadRequest, match="send one of them"):
+        await case.intake.take(Followed(HELLO, content=HELLO))
+    case.assert_dropped()
 
 
 # The beginning of an upload

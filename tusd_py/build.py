@@ -115,7 +115,13 @@ def assemble(settings: Settings, *, store: Store | None = None, locks: Locks | N
         completed_expiry=_timedelta(settings.completed_upload_expiry_seconds),
     )
     tus = Tus(limits, tuple(known), concatenation=not settings.disable_concatenation)
-    dialects = Dialects(tus, limits, put=settings.create_with_put, without_version=settings.draft_without_version)
+    dialects = Dialects(
+        tus,
+        limits,
+        trailing=Tus(limits, tuple(known), concatenation=not settings.disable_concatenation, trailers=True),
+        put=settings.create_with_put,
+        without_version=settings.draft_without_version,
+    )
     return Parts(store, locks, lifecycle, sweeper, dialects)
 
 

@@ -12,7 +12,7 @@ import asyncio
 import mmap
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import aclosing, suppress
 from typing import Protocol
 
 from tusd_py.cancellation import outlast
@@ -26,7 +26,7 @@ from tusd_py.errors import (
     UploadOverrun,
     UploadTooLarge,
 )
-from tusd_py.protocol.digests import Verification
+from tusd_py.protocol.digests import Checksum, Verification, bad_trailer
 from tusd_py.storage.base import Appender, Buffer
 
 SMALLEST_SLAB = 64 * 1024
@@ -152,6 +152,14 @@ class Body(ABC):
         """
         return None
 
+    def trailing_checksum(self) -> Checksum | None:
+        """Return the checksum that came behind the body, if one did; asked once the body has ended.
+
+        Raises:
+            BadRequest: it is malformed.
+        """
+        return None
+
     @abstractmethod
     async def feed(self, intake: Intake) -> None:
         """Hand every byte to ``intake`` and return at the end of the body.
@@ -198,6 +206,7 @@ class Intake:
     Fed by a ``Body`` through ``put``, or through ``buffer`` and ``filled`` by one that can read into memory of ours.
     ``room`` bounds the bytes (``None``: nothing does), and ``overrun`` makes the error for what goes beyond.
     ``idle_timeout`` is how many seconds the client may be silent, ``min_rate`` how many bytes a second it has to send.
+    ``late`` makes the verification for a checksum that comes behind the body; with ``is_checksum_due`` one has to come.
     ``stored`` is told the offset after each slab that was written before the last one.
     """
 
@@ -209,6 +218,8 @@ class Intake:
         room: int | None,
         overrun: Callable[[], UploadError],
         verification: Verification | None = None,
+        late: Callable[[Checksum], Verification] | None = None,
+        is_checksum_due: bool = False,
         beginning: Beginning | None = None,
         idle_timeout: float | None = None,
         min_rate: float = 0,
@@ -219,6 +230,8 @@ class Intake:
         self._room = room
         self._overrun = overrun
         self._verification = verification
+        self._late = late
+        self._is_checksum_due = is_checksum_due
         self._beginning = beginning
         self._idle_timeout = idle_timeout
         self._min_rate = min_rate
@@ -246,7 +259,7 @@ class Intake:
         """
         try:
             await self._receive(body)
-            return await self._complete()
+            return await self._complete(body)
         except REFUSALS:
             await outlast(self._drop())
             raise
@@ -371,17 +384,39 @@ class Intake:
         if self._deadline is not None and not self._deadline.expired():
             self._deadline.reschedule(None if seconds is None else self._loop.time() + seconds)
 
-    async def _complete(self) -> int:
+    @property
+    def is_proven(self) -> bool:
+        """Whether nothing has to be verified any more: what was received is what was sent."""
+        return not self._is_checksum_due and (self._verification is None or self._verification.has_passed)
+
+    async def _complete(self, body: Body) -> int:
         await self._written()
         data = self._pending()
-        if self._verification is None:
-            self._inspect(data)
-        else:
+        if self._verification is not None:
             await asyncio.to_thread(self._verification.update, data)
             self._verification.check()
-            # Only now, because damaged content is a wrong checksum and not a wrong file.
-            self._inspect(data)
+        await self._verify_late(body.trailing_checksum(), data)
+        # Only now, because damaged content is a wrong checksum and not a wrong file.
+        self._inspect(data)
         return await self._commit(data)
+
+    async def _verify_late(self, checksum: Checksum | None, data: memoryview) -> None:
+        """Hold everything received against a checksum that came behind it, which nobody could count along for."""
+        if checksum is None:
+            if self._is_checksum_due:
+                raise bad_trailer("was announced and did not come; send it, or leave Trailer out")
+            return
+        if self._verification is not None:
+            raise bad_trailer("comes beside what was told before the body; send one of them")
+        if self._late is None:
+            return
+        verification = self._late(checksum)
+        async with aclosing(self._appender.written()) as chunks:
+            async for chunk in chunks:
+                await asyncio.to_thread(verification.update, chunk)
+        await asyncio.to_thread(verification.update, data)
+        verification.check()
+        self._is_checksum_due = False
 
     async def _commit(self, data: memoryview) -> int:
         self._is_committed = True
@@ -391,7 +426,7 @@ class Intake:
         if self._is_committed:
             return
         await self._written()
-        if self._verification is not None:
+        if self._verification is not None or self._is_checksum_due:
             # Nothing can verify a part of what the digest was announced for.
             await self._appender.discard()
             return

@@ -468,7 +468,7 @@ class Lifecycle:
     async def _append(self, upload: Upload, append: Append, body: Body, hold: Hold, follow: Follow | None) -> Upload:
         settled = rules.check_append(upload, append, self._limits, self._now())
         verification = self._verification(append)
-        if settled == upload or verification is not None:
+        if settled == upload or verification is not None or append.checksum_follows:
             # With a checksum, what is declared counts only together with bytes that were verified.
             return await self._receive(upload, append, settled, body, hold, verification, follow)
         await self._store.save(settled)
@@ -494,13 +494,16 @@ class Lifecycle:
         beginning = await self._beginning(upload)
         room, overrun = rules.bound(upload.offset, settled.length, request, self._limits)
         try:
-            async with self._appender(upload, room, verification) as appender:
+            is_verified = verification is None and not request.checksum_follows
+            async with self._appender(upload, room, verified=is_verified) as appender:
                 intake = Intake(
                     appender,
                     self._pool,
                     room=room,
                     overrun=overrun,
                     verification=verification,
+                    late=lambda checksum: Verification(checksum, self._algorithms),
+                    is_checksum_due=request.checksum_follows,
                     beginning=beginning,
                     idle_timeout=self._body_idle_timeout,
                     min_rate=self._min_body_rate,
@@ -512,7 +515,7 @@ class Lifecycle:
             _log("broken off", upload, reason=error.code, bytes=intake.received, offset=appender.offset)
             raise
         except ContentRefused as error:
-            if verification is None or verification.has_passed:
+            if intake.is_proven:
                 await self._remove_refused(upload, error)
             # Otherwise it may be damage: what was stored before stays, and the right bytes may still come.
             raise
@@ -538,12 +541,10 @@ class Lifecycle:
         finally:
             self._running.discard(intake)
 
-    def _appender(
-        self, upload: Upload, room: int | None, verification: Verification | None
-    ) -> AbstractAsyncContextManager[Appender]:
+    def _appender(self, upload: Upload, room: int | None, *, verified: bool) -> AbstractAsyncContextManager[Appender]:
         if room == 0:
             return nullcontext(_NoRoom(upload.offset))
-        return self._store.append(upload, verified=verification is None)
+        return self._store.append(upload, verified=verified)
 
     async def _settled(self, id: str) -> Upload:
         """Return the upload, completed first if a crash left it whole but unmarked."""
@@ -682,6 +683,11 @@ class _NoRoom(Appender):
     async def commit(self, data: Buffer = b"") -> int:
         await self.write(data)
         return self.offset
+
+    async def written(self) -> AsyncGenerator[bytes, None]:
+        nothing: tuple[bytes, ...] = ()
+        for chunk in nothing:
+            yield chunk
 
     async def discard(self) -> None:
         """Nothing was added."""

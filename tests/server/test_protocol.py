@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import tracemalloc
+from base64 import b64encode
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -102,20 +104,91 @@ def test_a_trailer_is_no_header_field(server: Server) -> None:
         assert connection.send(f"HEAD {path} HTTP/1.1\r\n{HOST}{TUS}\r\n").answer("HEAD").status == 200
 
 
-@pytest.mark.parametrize("announced", ["Upload-Checksum", "x, upload-checksum"])
-@pytest.mark.parametrize("method", ["POST", "PATCH"])
-def test_a_checksum_announced_as_a_trailer_is_refused_before_the_body(
-    server: Server, method: str, announced: str
-) -> None:
-    path = server.create() if method == "PATCH" else "/files/"
-    told = "Upload-Offset: 0\r\n" if method == "PATCH" else "Upload-Length: 10\r\n"
+def checksum_of(content: bytes, algorithm: str = "sha1") -> str:
+    digest = hashlib.new(algorithm, content).digest()
+    return f"Upload-Checksum: {algorithm} {b64encode(digest).decode()}\r\n"
+
+
+def chunked(content: bytes, trailers: str = "") -> str:
+    return f"{len(content):x}\r\n{content.decode()}\r\n0\r\n{trailers}\r\n"
+
+
+ANNOUNCED = pytest.mark.parametrize(
+    "announced", ["", "Trailer: Upload-Checksum\r\n", "Trailer: x, upload-checksum\r\n"]
+)
+
+
+def test_checksums_in_trailers_are_announced_where_they_are_verified(server: Server, tmp_path: Path) -> None:
+    assert "checksum-trailer" in server.ask("OPTIONS", "/files/").fields["tus-extension"].split(",")
+    app = TusApp(upload_dir=tmp_path)
+    with serving(app) as plain:
+        assert "checksum-trailer" not in plain.ask("OPTIONS", "/files/").fields["tus-extension"]
+        path = plain.create()
+        with plain.connect() as connection:
+            connection.send(patch(path, 0, CHUNKED + "Trailer: Upload-Checksum\r\nExpect: 100-continue\r\n"))
+            # Before the body, for it could not be verified.
+            assert connection.final().status == 400
+
+
+@ANNOUNCED
+@pytest.mark.parametrize("algorithm", ["sha1", "sha256"])
+def test_a_checksum_behind_the_body_is_verified(server: Server, announced: str, algorithm: str) -> None:
+    path = server.create()
     with server.connect() as connection:
-        connection.send(
-            f"{method} {path} HTTP/1.1\r\n{HOST}{APPEND}{told}{CHUNKED}Trailer: {announced}\r\n"
-            "Expect: 100-continue\r\n\r\n"
-        )
-        # `answer` would skip the interim response that asks for the body.
-        assert connection.interim() == 400
+        trailers = "X-Other: a\r\n" + checksum_of(b"01234", algorithm)
+        answer = connection.send(patch(path, 0, CHUNKED + announced) + chunked(b"01234", trailers)).answer()
+        assert (answer.status, answer.fields["upload-offset"]) == (204, "5")
+        wrong = chunked(b"56789", checksum_of(b"01234", algorithm))
+        answer = connection.send(patch(path, 5, CHUNKED + announced) + wrong).answer()
+        assert (answer.status, answer.fields["upload-offset"]) == (460, "5")
+        right = chunked(b"56789", checksum_of(b"56789", algorithm))
+        assert connection.send(patch(path, 5, CHUNKED + announced) + right).answer().status == 204
+    assert server.ask("GET", path).text == "0123456789"
+
+
+@ANNOUNCED
+def test_a_creation_is_verified_by_the_checksum_behind_its_body(server: Server, announced: str) -> None:
+    head = f"POST /files/ HTTP/1.1\r\n{HOST}{APPEND}Upload-Length: 5\r\n{CHUNKED}{announced}\r\n"
+    with server.connect() as connection:
+        assert connection.send(head + chunked(b"01234", checksum_of(b"56789"))).answer().status == 460
+        answer = connection.send(head + chunked(b"01234", checksum_of(b"01234"))).answer()
+        assert (answer.status, answer.fields["upload-offset"]) == (201, "5")
+
+
+@pytest.mark.parametrize(
+    ("fields", "body"),
+    [
+        (CHUNKED + "Trailer: Upload-Checksum\r\n", chunked(b"01234")),
+        (CHUNKED, chunked(b"01234", "Upload-Checksum: sha3 AAAA\r\n")),
+        (CHUNKED, chunked(b"01234", "Upload-Checksum: sha1\r\n")),
+        (CHUNKED + checksum_of(b"01234"), chunked(b"01234", checksum_of(b"01234"))),
+        (CHUNKED + "Trailer: Upload-Checksum\r\n" + checksum_of(b"01234"), chunked(b"01234", checksum_of(b"01234"))),
+        ("Content-Length: 5\r\nTrailer: Upload-Checksum\r\n", "01234"),
+    ],
+    ids=["missing", "unknown", "malformed", "before and behind", "announced and before", "no chunks"],
+)
+def test_a_checksum_that_cannot_be_verified_drops_its_body(server: Server, fields: str, body: str) -> None:
+    path = server.create()
+    with server.connect() as connection:
+        answer = connection.send(patch(path, 0, fields) + body).answer()
+        assert (answer.status, answer.text.partition(":")[0]) == (400, "ERR_INVALID_CHECKSUM")
+    assert server.offset(path) == 0
+
+
+def test_of_two_checksums_behind_the_body_none_is_believed(server: Server) -> None:
+    path = server.create()
+    with server.connect() as connection:
+        body = chunked(b"01234", checksum_of(b"01234") * 2)
+        assert connection.send(patch(path, 0, CHUNKED) + body).answer().status == 400
+    assert server.offset(path) == 0
+
+
+def test_bytes_that_are_cut_off_from_their_announced_checksum_do_not_count(server: Server) -> None:
+    path = server.create()
+    with server.connect() as connection:
+        connection.send(patch(path, 0, CHUNKED + "Trailer: Upload-Checksum\r\n") + "5\r\n01234\r\n")
+        assert server.offset(path) == 0
+        assert connection.answer().status == 409
 
 
 # Other protocols

@@ -336,6 +336,22 @@ def test_an_append_beyond_the_end_is_refused_and_leaves_no_hole(play: Play) -> N
     play(scene)
 
 
+@pytest.mark.parametrize("verified", [True, False])
+def test_what_an_append_has_written_can_be_read_back(play: Play, verified: bool) -> None:
+    """For checksums that come behind what they are of."""
+
+    async def scene(store: Store) -> None:
+        upload = await stored(store, await store.create(new(length=None)), b"before")
+        async with store.append(upload, verified=verified) as appender:
+            assert [chunk async for chunk in appender.written()] == []
+            await appender.write(b"hello ")
+            await appender.write(bytes(3_000_000))
+            assert b"".join([chunk async for chunk in appender.written()]) == b"hello " + bytes(3_000_000)
+            assert await appender.commit(b"!") == 6 + 6 + 3_000_000 + 1
+
+    play(scene)
+
+
 def test_a_discarded_append_never_was(play: Play) -> None:
     async def scene(store: Store) -> None:
         upload = await stored(store, await store.create(new()), b"012")

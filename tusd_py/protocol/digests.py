@@ -162,5 +162,10 @@ class Verification:
         self.has_passed = True
 
 
+def bad_trailer(trouble: str) -> BadRequest:
+    """Return the error for a checksum behind the body that ``trouble`` says something of."""
+    return BadRequest("ERR_INVALID_CHECKSUM", f"Upload-Checksum behind the body {trouble}")
+
+
 def _bad_checksum(trouble: str) -> BadRequest:
     return BadRequest("ERR_INVALID_CHECKSUM", f"Upload-Checksum {trouble}; send for example: sha1 and a base64 digest")

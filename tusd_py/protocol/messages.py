@@ -26,7 +26,8 @@ class Create:
     nothing but such a word ends it, now or later: having all bytes of its length does not.
 
     ``checksum`` and ``content_digests`` are what the body has to match, ``repr_digest`` what the whole upload has to
-    (the field, as ``digest_fields`` builds it). ``most`` and ``least`` are the bytes that the body may hold by the
+    (the field, as ``digest_fields`` builds it). ``checksum_follows`` says that the checksum comes behind the body (see
+    ``Dialect.parse_trailers``). ``most`` and ``least`` are the bytes that the body may hold by the
     limits on single requests, where the client can know of those.
 
     ``concat`` is the field that makes it part of a concatenation, as received: that of a partial when ``is_partial``
@@ -40,6 +41,7 @@ class Create:
     is_last: bool = False
     ends_by_word: bool = False
     checksum: Checksum | None = None
+    checksum_follows: bool = False
     content_digests: tuple[Checksum, ...] = ()
     repr_digest: str = ""
     most: int | None = None
@@ -57,7 +59,8 @@ class Append:
     ``is_last`` says that the upload ends with them, and so settles its length where that is not known before;
     ``holds_open`` says that it does not, even where they are all bytes of its length. (tus says neither.)
 
-    ``checksum``, ``content_digests``, ``repr_digest``, ``most`` and ``least`` are those of ``Create``.
+    ``checksum``, ``checksum_follows``, ``content_digests``, ``repr_digest``, ``most`` and ``least`` are those of
+    ``Create``.
 
     ``may_repeat`` tells whether this may be the request that completed the upload once more, if it adds nothing: then
     it is answered as that one was. ``removes_overrun`` tells whether bytes beyond the length spoil the upload.
@@ -69,6 +72,7 @@ class Append:
     is_last: bool = False
     holds_open: bool = False
     checksum: Checksum | None = None
+    checksum_follows: bool = False
     content_digests: tuple[Checksum, ...] = ()
     repr_digest: str = ""
     most: int | None = None
@@ -116,6 +120,10 @@ class Dialect(ABC):
     @abstractmethod
     def parse_append(self, fields: Fields, size: int | None) -> Append:
         """Return the append that the fields ask for. Raises ``BadRequest``, ``UnsupportedMediaType``."""
+
+    def parse_trailers(self, trailers: Fields) -> Checksum | None:
+        """Return the checksum that the fields behind a body tell of it, if they do. Raises ``BadRequest``."""
+        return None
 
     def begun(self, upload: Upload, location: str, now: datetime) -> Reply | None:
         """Say, before the body is read, that ``upload`` exists and lives at ``location``; ``None``: say nothing."""

@@ -17,7 +17,7 @@ from tusd_py.errors import (
 )
 from tusd_py.protocol import fields as grammar
 from tusd_py.protocol.digest_fields import parse_content_digest, parse_repr_digest
-from tusd_py.protocol.digests import Checksum, parse_checksum
+from tusd_py.protocol.digests import Checksum, bad_trailer, parse_checksum
 from tusd_py.protocol.fields import Fields
 from tusd_py.protocol.messages import Append, Create, Dialect, Reply
 from tusd_py.protocol.ranges import build_content_range
@@ -33,6 +33,7 @@ EXTENSIONS = (
     "creation-defer-length",
     "expiration",
     "checksum",
+    "checksum-trailer",
     "termination",
     "concatenation",
     "concatenation-unfinished",
@@ -49,13 +50,19 @@ _NO_STORE = ("Cache-Control", "no-store")
 class Tus(Dialect):
     """tus 1.0.0 for what ``limits`` allow and ``algorithms`` (names of checksums, best first) can verify.
 
-    ``concatenation`` says whether partials and finals are taken.
+    ``concatenation`` says whether partials and finals are taken, ``trailers`` whether the server hands over the fields
+    behind a body.
     """
 
-    def __init__(self, limits: Limits, algorithms: Sequence[str], *, concatenation: bool = True) -> None:
+    def __init__(
+        self, limits: Limits, algorithms: Sequence[str], *, concatenation: bool = True, trailers: bool = False
+    ) -> None:
         self._limits = limits
         self._concatenation = concatenation
+        self._trailers = trailers
         missing = frozenset() if concatenation else _CONCATENATION
+        if not trailers:
+            missing |= {"checksum-trailer"}
         if lifetime(limits) is None:
             missing |= {"expiration"}
         extensions = [name for name in EXTENSIONS if name not in missing]
@@ -109,6 +116,7 @@ class Tus(Dialect):
             has_body=has_body,
             size=size,
             checksum=_checksum(fields),
+            checksum_follows=self._checksum_follows(fields, size),
             content_digests=parse_content_digest(fields),
             repr_digest=parse_repr_digest(fields),
             concat=concat,
@@ -126,9 +134,14 @@ class Tus(Dialect):
             length=_length(fields),
             size=size,
             checksum=_checksum(fields),
+            checksum_follows=self._checksum_follows(fields, size),
             content_digests=parse_content_digest(fields),
             repr_digest=parse_repr_digest(fields),
         )
+
+    def parse_trailers(self, trailers: Fields) -> Checksum | None:
+        """Source: tus 1.0.0, Checksum, Trailer; RFC 9110, 6.5."""
+        return _checksum(trailers)
 
     def created(self, upload: Upload, location: str, now: datetime) -> Reply:
         """Source: tus 1.0.0, Creation: 201 and ``Location``; Creation With Upload: ``Upload-Offset``."""
@@ -182,6 +195,23 @@ class Tus(Dialect):
             fields.append(("Upload-Expires", grammar.build_http_date(moment)))
         return fields
 
+    def _checksum_follows(self, fields: Fields, size: int | None) -> bool:
+        """Tell whether the request announces its checksum for the end of its body.
+
+        What cannot be verified is not to be received. Source: tus 1.0.0, Checksum, Trailer; RFC 9110, 6.6.2.
+        """
+        if "trailer" not in fields:
+            return False
+        if "upload-checksum" not in (name.lower() for name in grammar.parse_list(fields.combined("trailer") or "")):
+            return False
+        if not self._trailers:
+            raise bad_trailer("cannot be read by this server; send Upload-Checksum as a field before the body")
+        if size is not None:
+            raise bad_trailer("needs a chunked body; send Transfer-Encoding: chunked, or the field before the body")
+        if "upload-checksum" in fields:
+            raise bad_trailer("comes beside one before the body; send one of them")
+        return True
+
     def _concat(self, fields: Fields) -> str:
         """Return ``Upload-Concat`` as received, ``""`` when it is not there."""
         concat = fields.single("upload-concat")
@@ -230,11 +260,5 @@ def _length(fields: Fields) -> int | None:
 
 
 def _checksum(fields: Fields) -> Checksum | None:
-    # Announced for the end of the body, where we do not look: what cannot be verified is not to be received.
-    # Source: tus 1.0.0, Checksum, Trailer; RFC 9110, 6.6.2.
-    if "upload-checksum" in (name.lower() for name in grammar.parse_list(fields.combined("trailer") or "")):
-        raise BadRequest(
-            "ERR_INVALID_CHECKSUM", "checksums in trailers are not served; send Upload-Checksum as a field"
-        )
     given = fields.single("upload-checksum")
     return None if given is None else parse_checksum(given)

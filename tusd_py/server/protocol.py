@@ -176,7 +176,7 @@ class LimitedProtocol(HttpToolsProtocol):
         super().on_message_begin()
         self._unset_keepalive_if_required()
         self.crowd.wake(self.transport)
-        self._reception = Reception()
+        self._reception = Reception(has_trailers=True)
         self._length = None
         self._is_chunked = False
         # Even where it began somewhere in what came last, of which nothing counts any more.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import AsyncGenerator, Callable
 from contextlib import suppress
 
 from tusd_py.errors import UploadError
@@ -15,6 +15,10 @@ from tusd_py.upload import Upload
 # How many bytes may lie between the floor and the offset of a long upload. The sync of that many runs beside the
 # writing of the next ones, and the last sync of all has no more than this left to do.
 CHECKPOINT_SIZE = 64 * 1024 * 1024
+
+
+# Bytes that are read back at once.
+READ_SIZE = 1024 * 1024
 
 
 class DiskAppender(Appender):
@@ -66,6 +70,13 @@ class DiskAppender(Appender):
         if len(data) or self._data is not None or self._sync_commits:
             await self._threads.run(self._commit, data)
         return self.offset
+
+    async def written(self) -> AsyncGenerator[bytes, None]:
+        start = self._start
+        while self._data is not None and start < self.offset:
+            chunk = await self._threads.run(self._data.read, start, min(READ_SIZE, self.offset - start))
+            start += len(chunk)
+            yield chunk
 
     async def discard(self) -> None:
         with suppress(UploadError):  # a checkpoint that failed leaves its mark on the data, which is cut off anyway

@@ -63,6 +63,13 @@ class Appender(ABC):
         """
 
     @abstractmethod
+    def written(self) -> AsyncGenerator[bytes, None]:
+        """Give what this append has written so far, in chunks. Before ``commit``, and beside no other call.
+
+        Who does not read to the end closes the generator (``contextlib.aclosing``).
+        """
+
+    @abstractmethod
     async def discard(self) -> None:
         """Put the upload back to the offset before this append, and ``written_at`` too, as if it had never begun.
 

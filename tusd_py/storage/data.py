@@ -11,6 +11,7 @@ Three rules keep the bytes right:
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -46,7 +47,7 @@ class UnfinishedData:
         Raises:
             UploadNotFound: there is none.
         """
-        opened = open_regular(surroundings.layout.data(id), os.O_WRONLY)
+        opened = open_regular(surroundings.layout.data(id), os.O_RDWR)
         if opened is None:
             raise UploadNotFound
         self._descriptor, status = opened
@@ -84,6 +85,13 @@ class UnfinishedData:
         """Write at ``end`` and move it, also by what was written before an error."""
         self._check_sound()
         write_all(self._descriptor, data, self.end, self._move)
+
+    def read(self, start: int, size: int) -> bytes:
+        """Return bytes that were written, at least one of ``size``."""
+        chunk = os.pread(self._descriptor, size, start)
+        if not chunk:
+            raise OSError(errno.EIO, "the file does not hold what was written to it")
+        return chunk
 
     def copy(self, source: int, start: int, size: int) -> None:
         """Write ``size`` bytes of the open file ``source``, from ``start`` on, at ``end``, and move it as they come."""

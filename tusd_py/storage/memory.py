@@ -181,6 +181,10 @@ class _MemoryAppender(Appender):
         self.is_committed = True
         return self.offset
 
+    async def written(self) -> AsyncGenerator[bytes, None]:
+        if self._written_before is not None:
+            yield bytes(self._store._find_unfinished(self._upload.id).data[self._upload.offset : self.offset])
+
     async def discard(self) -> None:
         if self._written_before is not None:
             with suppress(UploadNotFound):  # what was deleted meanwhile is back where it began, too

@@ -81,7 +81,7 @@ class Endpoints:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         exchange = Exchange(scope, receive, send, send_timeout=self._send_timeout)
-        dialect = self._dialects.of(exchange.fields, exchange.method)
+        dialect = self._dialect_of(exchange)
         try:
             reply = await self._respond(dialect, exchange)
         except ConnectionLost:
@@ -99,7 +99,10 @@ class Endpoints:
 
     def refused(self, exchange: Exchange, error: UploadError) -> Reply:
         """Say why not, as the client of ``exchange`` expects it."""
-        return self._dialects.of(exchange.fields, exchange.method).refused(error, exchange.method)
+        return self._dialect_of(exchange).refused(error, exchange.method)
+
+    def _dialect_of(self, exchange: Exchange) -> Dialect:
+        return self._dialects.of(exchange.fields, exchange.method, trailers=exchange.has_trailers)
 
     def location(self, exchange: Exchange, id: str) -> str:
         """Return the URL of the upload ``id`` for this client."""
@@ -157,6 +160,7 @@ class Endpoints:
 
     async def _create(self, dialect: Dialect, exchange: Exchange, id: str) -> Reply:
         create = dialect.parse_create(exchange.fields, exchange.body.size)
+        exchange.body.parse_trailers = dialect.parse_trailers
         if create.final_of:
             members = [self._member(exchange, url) for url in create.final_of]
             upload = await self._lifecycle.concatenate(create, members)
@@ -182,6 +186,7 @@ class Endpoints:
 
     async def _append(self, dialect: Dialect, exchange: Exchange, id: str) -> Reply:
         append = dialect.parse_append(exchange.fields, exchange.body.size)
+        exchange.body.parse_trailers = dialect.parse_trailers
         tells = dialect.tells_on_the_way and exchange.can_send_interim
         follow = Progress(exchange, dialect).follow if tells else None
         upload = await self._lifecycle.append(id, append, exchange.body, follow=follow)

@@ -55,11 +55,13 @@ class Reception:
 
     ``error`` is what is wrong with its head or, as soon as that shows, its body: nothing of a request with an error
     counts, and its body never ends. ``trailers`` are the fields behind a chunked body that has ended, names in lower
-    case; they are no header fields (RFC 9112, 7.1.2). ``arriving`` is the body, where there is one.
+    case; they are no header fields (RFC 9112, 7.1.2), and ``has_trailers`` says whether any are told. ``arriving`` is
+    the body, where there is one.
     """
 
     error: UploadError | None = None
     arriving: Arriving | None = None
+    has_trailers: bool = False
     trailers: list[tuple[bytes, bytes]] = field(default_factory=list)
 
     def check(self) -> None:

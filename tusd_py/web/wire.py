@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator, Iterable
+from collections.abc import AsyncGenerator, Callable, Iterable
 from contextlib import aclosing, suppress
 from functools import lru_cache
 from urllib.parse import quote
@@ -13,6 +13,7 @@ from starlette.types import Message, Receive, Scope, Send
 
 from tusd_py.errors import BadRequest, ConnectionLost, FieldTooLarge, HeadTooLarge, UnsupportedCoding
 from tusd_py.intake import Body, Enough, Sink
+from tusd_py.protocol.digests import Checksum
 from tusd_py.protocol.fields import Fields, parse_number
 from tusd_py.protocol.forwarded import parse_host
 from tusd_py.protocol.messages import Reply
@@ -43,6 +44,12 @@ class RequestBody(Body):
         self._receive = receive
         self._received = 0
         self.is_read = size == 0
+        self.parse_trailers: Callable[[Fields], Checksum | None] | None = None
+
+    def trailing_checksum(self) -> Checksum | None:
+        """Return what ``parse_trailers`` finds behind the body."""
+        trailers = self._reception.trailers
+        return self.parse_trailers(Fields(trailers)) if trailers and self.parse_trailers is not None else None
 
     def at_hand(self) -> bytes | None:
         """Return the whole body if it has arrived; only a server that knows us can tell."""
@@ -142,6 +149,11 @@ class Exchange:
         self.root_path: str = scope.get("root_path", "").rstrip("/")
         self.path = path_of(scope)
         self.body = RequestBody(receive, None, self._reception)
+
+    @property
+    def has_trailers(self) -> bool:
+        """Whether the server tells of fields behind the body."""
+        return self._reception.has_trailers
 
     @property
     def has_started(self) -> bool:
