@@ -223,14 +223,14 @@ class Lifecycle:
 
         Raises:
             BadRequest, ExtensionRefused: there is too much metadata, or the name is not accepted (400).
+            UploadTooSmall: it has fewer bytes than are accepted (400).
             ContentRefused: the content is not what the name says (415).
         """
         rules.check_metadata(metadata)
         extension = self._media.check_name(metadata)
+        ended = rules.end(replace(upload, metadata=metadata, extension=extension), self._limits)
         # Nothing is saved in between: after a crash it must not be whole and completed by somebody else.
-        return await self._completed(
-            replace(upload, length=upload.offset, metadata=metadata, extension=extension), None
-        )
+        return await self._completed(ended, None)
 
     async def concatenate(self, create: Create, members: Sequence[str]) -> Upload:
         """Make a final of the uploads ``members``, in this order; complete if they are, else it waits for them.

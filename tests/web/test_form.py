@@ -182,6 +182,15 @@ def test_the_limit_holds_while_the_file_arrives(server: Server, folder: Path) ->
     assert told(post(server, form(file_part(b"x" * 1000))))["size_bytes"] == 1000
 
 
+def test_a_file_may_be_too_small(folder: Path) -> None:
+    with serving(TusApp(upload_dir=folder, allowed_upload_extensions="*", min_file_size=10)) as server:
+        assert told(post(server, form(file_part(b"0123456789"))))["size_bytes"] == 10
+        kept = files_in(folder)
+        answer = post(server, form(file_part(b"012345678")))
+    assert (answer.status, files_in(folder)) == (400, kept)
+    assert "smaller than the 10 bytes" in detail(answer)
+
+
 def test_a_form_that_cannot_but_be_too_large_is_refused_before_it_is_sent(server: Server, folder: Path) -> None:
     length = 1000 + max_overhead(1) + 1
     with server.connect() as connection:

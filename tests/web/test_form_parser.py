@@ -6,6 +6,7 @@ import asyncio
 import itertools
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from unittest.mock import patch
 
 import pytest
 from hypothesis import given
@@ -17,6 +18,7 @@ from tests.bodies import SmallSlabs, cut
 from tests.forms import BOUNDARY, field_part, file_part, form, part
 from tusd_py.errors import BadRequest
 from tusd_py.intake import Enough
+from tusd_py.web import form_content
 from tusd_py.web.form_content import Content, ContentSink
 from tusd_py.web.form_parser import (
     MAX_FIELD,
@@ -169,9 +171,11 @@ ALMOST = st.sampled_from([b"\r", b"\n", b"\r\n", DELIMITER[:-1], DELIMITER[1:], 
     st.lists(ALMOST, max_size=20).map(b"".join).filter(lambda content: DELIMITER not in content),
     st.lists(st.integers(1, 60), min_size=1, max_size=8),
     st.booleans(),
+    st.sampled_from([3, 20, form_content.LOOK]),
 )
-def test_what_is_read_into_slabs_is_what_was_sent(content: bytes, sizes: Sequence[int], aside: bool) -> None:
-    kept, rest = asyncio.run(read_directly(content, sizes, aside=aside))
+def test_what_is_read_into_slabs_is_what_was_sent(content: bytes, sizes: Sequence[int], aside: bool, look: int) -> None:
+    with patch.object(form_content, "LOOK", look):
+        kept, rest = asyncio.run(read_directly(content, sizes, aside=aside))
     assert kept == content
     assert rest == DELIMITER + b"--\r\n"
 
@@ -192,6 +196,7 @@ def test_a_line_of_a_file_that_begins_as_a_delimiter_is_refused_wherever_it_is_c
         b"\r\n" * 1000,
         DELIMITER[2:],
         b"--other\r\n" + file_part(b"x"),
+        b"\r\na preamble\r\n" + form(file_part(b"x")),
         form(file_part(b"x")).replace(b"\r\n", b"\n"),
         form(f"--{BOUNDARY}\r\nno colon\r\n\r\nx\r\n".encode()),
         form(f"--{BOUNDARY}\r\n: x\r\n\r\nx\r\n".encode()),

@@ -9,6 +9,9 @@ from tusd_py.intake import Enough, Sink
 from tusd_py.protocol.forms import bad_form
 from tusd_py.storage.base import Buffer
 
+# Bytes that are copied to be searched. They stay in the cache of the processor, and the allocator has them at hand.
+LOOK = 64 * 1024
+
 
 def delimiter_of(boundary: bytes) -> bytes:
     """Return what parts are separated by. Source: RFC 2046, 5.1.1."""
@@ -54,6 +57,12 @@ class Content:
             return memoryview(chunk)[start:stop]
         self._held = chunk[stop:]
         return memoryview(chunk)[start:stop]
+
+    def follow(self, data: Buffer) -> None:
+        """Count ``data`` to what follows the content, which is over, or is empty."""
+        if len(data):
+            self.chunk = self.chunk[self.stop :] + bytes(data)
+            self.stop = 0
 
     def _ends_at(self, chunk: bytes, at: int) -> bool:
         """Tell whether what looks like a delimiter is one; ``False`` where that does not show yet."""
@@ -122,16 +131,29 @@ class ContentSink:
     def filled(self, size: int) -> bool:
         """Count in ``size`` bytes that were written to ``buffer()``; see ``Intake.filled``. Raises as ``put`` does."""
         buffer = self._intake.buffer()
-        was_held = self._content.is_holding
-        piece = self._content.take(bytes(buffer[:size]))
-        fitting = min(len(piece), len(buffer))
-        if was_held:
-            # What was held back comes before the bytes that are in the buffer already.
-            buffer[:fitting] = piece[:fitting]
-            self._late = bytes(piece[fitting:])
-        is_full = self._intake.filled(fitting)
+        is_full = self._intake.filled(
+            self._move(buffer, size) if self._content.is_holding else self._look(buffer, size)
+        )
         self._check()
         return is_full
+
+    def _look(self, buffer: memoryview, size: int) -> int:
+        """Return how many of the first bytes of ``buffer`` are content for certain."""
+        certain = position = 0
+        while position < size and not self._content.is_over:
+            stop = min(position + LOOK, size)
+            certain += len(self._content.take(bytes(buffer[position:stop])))
+            position = stop
+        self._content.follow(buffer[position:size])
+        return certain
+
+    def _move(self, buffer: memoryview, size: int) -> int:
+        """Do the same where bytes were held back, which come before those that are in the buffer already."""
+        piece = self._content.take(bytes(buffer[:size]))
+        fitting = min(len(piece), len(buffer))
+        buffer[:fitting] = piece[:fitting]
+        self._late = bytes(piece[fitting:])
+        return fitting
 
     async def turn(self) -> None:
         """See ``Intake.turn``."""

@@ -58,6 +58,7 @@ class FormParser:
         self.file: PartHead | None = None
         self.names: list[str] = []
         self.has_ended = False
+        self._has_begun = False
         self._room = max_overhead
         self._before = b""
         self._fields: dict[bytes, bytes] = {}
@@ -98,10 +99,16 @@ class FormParser:
         if self._room < 0:
             raise bad_form("there is too much in the form besides its files")
         try:
-            self._parser.write(piece)
+            self._parser.write(piece if self._has_begun else self._without_preamble(piece))
         except MultipartParseError:
             raise bad_form("the form is malformed") from None
         return start + len(piece)
+
+    def _without_preamble(self, piece: bytes) -> bytes:
+        """Drop line ends before the first delimiter. The library drops more behind them, but not in another chunk."""
+        rest = piece.lstrip(b"\r\n")
+        self._has_begun = bool(rest)
+        return rest
 
     def end_file(self) -> None:
         """Go on behind the content of ``file``, which did not pass here."""
