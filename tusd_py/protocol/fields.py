@@ -11,7 +11,6 @@ from base64 import b64decode, b64encode
 from binascii import Error as Base64Error
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
-from email.utils import format_datetime
 from urllib.parse import unquote
 
 from tusd_py.errors import BadRequest
@@ -35,9 +34,10 @@ _URL = re.compile(r"[!-~]+")
 _URL_PATH = re.compile(r"(?:(?:https?:)?//[^/?#]*(?=/)|)([^?#]*)", re.IGNORECASE)
 
 # RFC 9110, 5.6.7:  IMF-fixdate = day-name "," SP date1 SP time-of-day SP GMT
+_DAYS = ["Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun"]
 _MONTHS = ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"]
 _HTTP_DATE = re.compile(
-    rf"(?:Mon|Tue|Wed|Thu|Fri|Sat|Sun), ([0-9]{{2}}) ({'|'.join(_MONTHS)}) ([0-9]{{4}}) "
+    rf"(?:{'|'.join(_DAYS)}), ([0-9]{{2}}) ({'|'.join(_MONTHS)}) ([0-9]{{4}}) "
     r"([0-9]{2}):([0-9]{2}):([0-9]{2}) GMT"
 )
 
@@ -248,7 +248,11 @@ def parse_http_date(text: str) -> datetime:
 
 def build_http_date(moment: datetime) -> str:
     """Write a moment as an IMF-fixdate, cut down to the second."""
-    return format_datetime(moment.astimezone(UTC).replace(microsecond=0), usegmt=True)
+    moment = moment.astimezone(UTC)
+    return (
+        f"{_DAYS[moment.weekday()]}, {moment.day:02} {_MONTHS[moment.month - 1]} {moment.year:04} "
+        f"{moment.hour:02}:{moment.minute:02}:{moment.second:02} GMT"
+    )
 
 
 def _bad_date() -> BadRequest:
