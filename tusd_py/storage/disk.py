@@ -289,10 +289,13 @@ class DiskStore(Store):
         if record is None:
             return None
         data = stat_regular(self._layout.data(id))
-        if data is None or not is_ours(data) or _is_planted(self._layout.floor(id)):
+        if data is None or not is_ours(data):
             return None
         # Bounds after the size: bytes that are still to be verified came behind a ceiling that was there before them.
         bounds = read_bounds(self._layout.floor(id))
+        # What could be read is ours.
+        if not bounds.boot_id and _is_planted(self._layout.floor(id)):
+            return None
         offset = bounds.offset(data.st_size, self._surroundings.boot_id)
         if record.completed_at is not None and offset != record.length:
             # A loss of power took bytes of a partial that nothing had synced.
