@@ -27,7 +27,7 @@ def test_options_tells_what_the_server_can_do(server: Server) -> None:
     assert answer.fields["tus-version"] == "1.0.0"
     assert answer.fields["tus-max-size"] == "1000"
     assert answer.fields["tus-extension"] == (
-        "creation,creation-with-upload,creation-defer-length,expiration,checksum,termination,"
+        "creation,creation-with-upload,creation-defer-length,expiration,checksum,checksum-trailer,termination,"
         "concatenation,concatenation-unfinished"
     )
     assert answer.fields["tus-checksum-algorithm"].startswith("sha1,md5,sha256,sha512,crc32")

@@ -62,6 +62,7 @@ class Arrival(asyncio.BufferedProtocol, Arriving):
         self._missing = size or 0
         self._error: UploadError | None = None
         self._aside: memoryview | None = None
+        self._is_paused = False
         # Only for what is read past the parser.
         self._changed: asyncio.Event
         self._is_encrypted: bool
@@ -73,6 +74,7 @@ class Arrival(asyncio.BufferedProtocol, Arriving):
 
     async def feed(self, sink: Sink) -> None:
         self._error = self._aside = None
+        self._is_paused = False
         if self._cycle.waiting_for_100_continue and not self._cycle.transport.is_closing():
             self._cycle.waiting_for_100_continue = False
             if self._cycle.more_body and not self._cycle.body:
@@ -133,8 +135,9 @@ class Arrival(asyncio.BufferedProtocol, Arriving):
                 await self._changed.wait()
                 self._changed.clear()
                 self._check()
-                if self._flow.read_paused:
+                if self._is_paused:
                     # Both slabs are full: the disk sets the pace.
+                    self._is_paused = False
                     await (sink.turn() if self._aside is None else self._put_aside(sink))
                     self._flow.resume_reading()
             self._check()
@@ -210,6 +213,7 @@ class Arrival(asyncio.BufferedProtocol, Arriving):
 
     def _pause(self) -> None:
         """Read no more until ``_read`` has looked at what there is."""
+        self._is_paused = True
         self._flow.pause_reading()
         self._changed.set()
 
