@@ -458,7 +458,7 @@ async def test_a_slow_client_is_served_as_long_as_bytes_come() -> None:
 
 @on_a_jumping_loop
 async def test_a_slow_disk_is_no_silence_of_the_client() -> None:
-    data = pattern(5 * SMALLEST_SLAB)
+    data = pattern(20 * SMALLEST_SLAB)
     case, body = Case(idle_timeout=30), Sent()
     case.appender.gate.clear()
     taking = case.start(body)
@@ -507,7 +507,7 @@ async def test_a_client_that_sends_enough_on_the_whole_may_pause() -> None:
 
 @on_a_jumping_loop
 async def test_a_slow_disk_makes_no_slow_client() -> None:
-    data = pattern(5 * SMALLEST_SLAB)
+    data = pattern(20 * SMALLEST_SLAB)
     case, body = Case(min_rate=100), Sent()
     case.appender.gate.clear()
     taking = case.start(body)
@@ -649,7 +649,7 @@ async def test_the_timer_of_the_last_slab_is_off_while_a_refused_body_is_dropped
 
 @on_a_jumping_loop
 async def test_the_body_waits_while_both_slabs_are_busy() -> None:
-    case, body = Case(pool=SlabPool(MIB, SMALLEST_SLAB)), Sent()
+    case, body = Case(pool=SlabPool(2 * SMALLEST_SLAB, SMALLEST_SLAB)), Sent()
     case.appender.gate.clear()
     taking = case.start(body)
     await body.send(bytes(SMALLEST_SLAB))
@@ -662,6 +662,39 @@ async def test_the_body_waits_while_both_slabs_are_busy() -> None:
     await sending
     body.end()
     assert await taking == 2 * SMALLEST_SLAB + 9
+
+
+@on_a_jumping_loop
+async def test_where_little_is_out_one_full_slab_may_wait_for_the_write_before_it() -> None:
+    data = pattern(3 * SMALLEST_SLAB + 9)
+    case, body = Case(pool=SlabPool(16 * SMALLEST_SLAB, SMALLEST_SLAB)), Sent()
+    case.appender.gate.clear()
+    taking = case.start(body)
+    await body.send(data[: 2 * SMALLEST_SLAB])
+    await body.send(data[2 * SMALLEST_SLAB : 3 * SMALLEST_SLAB - 1])
+    sending = asyncio.create_task(body.send(data[3 * SMALLEST_SLAB - 1 :]))
+    await turns()
+    assert not sending.done()
+    assert case.pool.taken == 3 * SMALLEST_SLAB
+    case.appender.gate.set()
+    await sending
+    body.end()
+    assert await taking == len(data)
+    case.assert_kept(data)
+
+
+@on_a_jumping_loop
+async def test_nothing_that_waits_behind_a_write_that_fails_is_stored() -> None:
+    case, body = Case(capacity=100), Sent()
+    case.appender.gate.clear()
+    taking = case.start(body)
+    await body.send(bytes(SMALLEST_SLAB))
+    await body.send(bytes(2 * SMALLEST_SLAB))
+    case.appender.gate.set()
+    with pytest.raises(StorageFull):
+        await taking
+    assert case.appender.stored == bytes(100)
+    case.assert_clean()
 
 
 class Chunk(bytearray):

@@ -1,8 +1,8 @@
 """One request body on its way into an upload: bounded, hashed, sniffed, interruptible, in slabs.
 
-Bytes are collected in a slab; while one slab is written in a worker thread, the next is filled. A slab is taken when
-bytes arrive and given back when they are stored, so a silent client costs no memory, and no thread waits for the
-network. Whoever has the bytes of a request (an ASGI ``receive``, or a transport that reads straight into
+Bytes are collected in a slab; while one slab is written in a worker thread, the next is filled; while few uploads run,
+one more may be full in between, so that neither waits for the other. A slab is taken when bytes arrive and given back
+when they are stored, so a silent client costs no memory, and no thread waits for the network. Whoever has the bytes of a request (an ASGI ``receive``, or a transport that reads straight into
 ``Intake.buffer``) is a ``Body`` and fills the same slabs.
 """
 
@@ -73,6 +73,11 @@ class SlabPool:
     def taken(self) -> int:
         """Bytes of all slabs that are out."""
         return self._taken
+
+    @property
+    def is_roomy(self) -> bool:
+        """Whether so little is out that a body may have one slab more than it needs."""
+        return self._taken + self.largest <= self.budget // 4
 
     def take(self, size: int) -> memoryview:
         """Return a slab of ``size`` bytes, or a smaller one where the budget does not allow that."""
@@ -171,6 +176,10 @@ class Body(ABC):
         """
 
 
+async def _nothing() -> None:
+    """Wait for nothing."""
+
+
 class Beginning:
     """The first bytes of an upload, collected across requests until they can be judged.
 
@@ -246,6 +255,7 @@ class Intake:
         self._filled = 0
         self._next_size = SMALLEST_SLAB
         self._writing: asyncio.Task[None] | None = None
+        self._earlier: asyncio.Task[None] | None = None
         self._store_timer: asyncio.TimerHandle | None = None
         self._is_committed = False
         self.received = 0
@@ -452,36 +462,37 @@ class Intake:
             self._filled = 0
 
     async def turn(self) -> None:
-        """Write the full slab once the one before it is stored, and go on with an empty one."""
+        """Write the full slab after those before it, and go on with an empty one."""
         if self.try_turn():
             return
         # A slow disk is no silence of the client.
         self._has_waited = True
         self._set_deadline(None if self._interruption is None else 0)
-        await self._written()
-        self._begin_anew()
+        while not self.try_turn():
+            await outlast(self._earlier or self._writing or _nothing())
         self._set_deadline(self._idle_timeout if self._interruption is None else 0)
 
     def try_turn(self) -> bool:
         """Do what ``turn`` does if that needs no waiting; tells whether it was done."""
         # The slab is to be written by a turn, so its timer must not: it could fire before the turn comes.
         self._stop_timer()
-        if self._writing is not None:
-            if not self._writing.done() or self._writing.cancelled() or self._writing.exception() is not None:
+        if self._earlier is not None and self._earlier.done():
+            self._earlier = None
+        if self._writing is not None and self._writing.done():
+            if self._writing.cancelled() or self._writing.exception() is not None:
                 return False
             self._writing = None
-        self._begin_anew()
-        return True
-
-    def _begin_anew(self) -> None:
+        if self._writing is not None and (self._earlier is not None or not self._pool.is_roomy):
+            return False
         self._start_writing()
         self._next_size = min(self._next_size * 2, self._pool.largest)
+        return True
 
     async def _written(self) -> None:
         """Wait until no write is under way, and raise what the last one raised."""
         if self._writing is not None:
             await outlast(self._writing)
-            self._writing = None
+            self._writing = self._earlier = None
 
     def _start_writing(self) -> None:
         slab, data = self._slab, self._pending()
@@ -489,11 +500,14 @@ class Intake:
         self._slab = None
         self._filled = 0
         self._stop_timer()
-        self._writing = self._loop.create_task(self._write(slab, data))
+        self._earlier = self._writing
+        self._writing = self._loop.create_task(self._write(slab, data, self._earlier))
         self._writing.add_done_callback(self._notice_failure)
 
-    async def _write(self, slab: memoryview, data: memoryview) -> None:
+    async def _write(self, slab: memoryview, data: memoryview, earlier: asyncio.Task[None] | None) -> None:
         try:
+            if earlier is not None:
+                await earlier  # what follows a failed write must not be stored: there would be a gap before it
             self._inspect(data)
             if self._verification is None:
                 await self._appender.write(data)
