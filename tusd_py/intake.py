@@ -2,8 +2,9 @@
 
 Bytes are collected in a slab; while one slab is written in a worker thread, the next is filled; while few uploads run,
 one more may be full in between, so that neither waits for the other. A slab is taken when bytes arrive and given back
-when they are stored, so a silent client costs no memory, and no thread waits for the network. Whoever has the bytes of a request (an ASGI ``receive``, or a transport that reads straight into
-``Intake.buffer``) is a ``Body`` and fills the same slabs.
+when they are stored, so a silent client costs no memory, and no thread waits for the network. Whoever has the bytes of
+a request (an ASGI ``receive``, or a transport that reads straight into ``Intake.buffer``) is a ``Body`` and fills the
+same slabs.
 """
 
 from __future__ import annotations

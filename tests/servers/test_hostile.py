@@ -234,7 +234,6 @@ def test_a_client_that_breaks_its_expectation_off_changes_nothing(server: Runnin
     assert server.append(path, 0, b"0123456789").status == 204
 
 
-@pytest.mark.xfail(strict=True, reason="uvicorn tells clients of HTTP/1.0 to go on, who know no such answer")
 def test_a_client_of_http_1_0_is_not_told_to_continue(server: Running) -> None:
     path = server.create(10)
     with connect(server) as connection:

@@ -158,7 +158,6 @@ def test_a_refusal_is_a_sentence_in_words_of_the_protocol(
         assert str(server.uploads) not in answer.text
 
 
-@pytest.mark.xfail(strict=True, reason="a body that may come over HTTP/2 is taken for one that does")
 def test_a_creation_over_http_2_without_a_length_has_no_body(certificate: Certificate, tmp_path: Path) -> None:
     """The stream of a request without a body ends with its head, and clients such as curl say no length then."""
     [kind] = (kind for kind in OTHERS if not kind.is_http_1)

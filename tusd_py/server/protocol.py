@@ -232,7 +232,10 @@ class LimitedProtocol(HttpToolsProtocol):
         self._is_in_body = True
         self._overhead = 0
         self._expect_body()
-        self._offer_interim()
+        if self.parser.get_http_version() == "1.0":
+            self.cycle.waiting_for_100_continue = False  # it would be an answer to them (RFC 9110, 10.1.1)
+        else:
+            self._offer_interim()
         if self._is_unwelcome:
             self._reception.error = TooManyConnections()
         self._stop_waiting()
@@ -246,9 +249,8 @@ class LimitedProtocol(HttpToolsProtocol):
             self._reception.arriving = Arrival(self, self.cycle, self._reception, size)
 
     def _offer_interim(self) -> None:
-        if self.parser.get_http_version() != "1.0":
-            self.scope["extensions"][INTERIM] = {}
-            self.cycle.send = partial(send_interim_too, self.cycle)  # type: ignore[method-assign]
+        self.scope["extensions"][INTERIM] = {}
+        self.cycle.send = partial(send_interim_too, self.cycle)  # type: ignore[method-assign]
 
     def on_response_complete(self) -> None:
         """End an answer."""

@@ -159,6 +159,8 @@ class Endpoints:
         return self._dialects.discovered(dialect)
 
     async def _create(self, dialect: Dialect, exchange: Exchange, id: str) -> Reply:
+        if exchange.hides_its_body:
+            await exchange.body.look_ahead()
         create = dialect.parse_create(exchange.fields, exchange.body.size)
         exchange.body.parse_trailers = dialect.parse_trailers
         if create.final_of:

@@ -45,6 +45,7 @@ class RequestBody(Body):
         self._received = 0
         self.is_read = size == 0
         self.parse_trailers: Callable[[Fields], Checksum | None] | None = None
+        self._ahead: Message | None = None
 
     def trailing_checksum(self) -> Checksum | None:
         """Return what ``parse_trailers`` finds behind the body."""
@@ -92,7 +93,7 @@ class RequestBody(Body):
                 # Servers tell a cut as a disconnect; one that ends the body instead is not to be taken for the end.
                 raise ConnectionLost
             return None
-        message = await self._receive()
+        message = await self._message()
         # Before we ask whether the client is gone: one that left after it sent nonsense has sent nonsense.
         self._reception.check()
         chunk: bytes = self._accepted(message).get("body", b"")
@@ -102,6 +103,26 @@ class RequestBody(Body):
         if self.size is not None and self._received > self.size:
             raise BadRequest("ERR_INVALID_CONTENT_LENGTH", "the body is longer than its Content-Length says")
         return chunk
+
+    async def look_ahead(self) -> None:
+        """Find out whether there is a body where only its coming tells, which is so from HTTP/2 on.
+
+        Raises:
+            ConnectionLost: the client is gone before that.
+        """
+        message = await self._receive()
+        if message["type"] != "http.request":
+            raise ConnectionLost
+        if message.get("more_body", False):
+            self._ahead = message
+            return
+        self.size = len(message.get("body", b""))
+        self.is_read = not self.size
+        self._ahead = message if self.size else None
+
+    async def _message(self) -> Message:
+        message, self._ahead = self._ahead, None
+        return await self._receive() if message is None else message
 
     async def drain(self) -> None:
         """Read and drop what is left, for a short bounded time."""
@@ -119,7 +140,7 @@ class RequestBody(Body):
             pass
 
     async def _next(self) -> Message:
-        return self._accepted(await self._receive())
+        return self._accepted(await self._message())
 
     def _accepted(self, message: Message) -> Message:
         if message["type"] != "http.request":
@@ -190,6 +211,11 @@ class Exchange:
         # The prefix that the app is mounted under is for whoever mounted it to read.
         segments = raw.split(b"/")[-self.path.count("/") :]
         return any(b"%2f" in segment.lower() for segment in segments)
+
+    @property
+    def hides_its_body(self) -> bool:
+        """Whether the head does not say if there is a body."""
+        return self.body.size is None and not self._is_http_1
 
     def url(self, path: str) -> str:
         """Return the absolute URL of ``path`` as this client sees the server. Source: RFC 9110, 7.2."""
