@@ -100,7 +100,13 @@ class FormParser:
             raise bad_form("there is too much in the form besides its files")
         try:
             self._parser.write(piece if self._has_begun else self._without_preamble(piece))
-        except MultipartParseError:
+        except MultipartParseError as error:
+            # The library tells its limits from its grammar by words alone.
+            if "exceeded" in str(error):
+                raise bad_form(
+                    f"the head of a part has more than {MAX_HEAD_FIELDS} lines, or one of more than "
+                    f"{MAX_HEAD_FIELD} bytes, such as a very long name"
+                ) from None
             raise bad_form("the form is malformed") from None
         return start + len(piece)
 
