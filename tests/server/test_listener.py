@@ -225,3 +225,18 @@ def test_a_descriptor_that_is_no_listening_socket_is_refused(tmp_path: Path) -> 
 def socket_is_refused(port: int) -> bool:
     with socket.socket() as probe:
         return probe.connect_ex(("127.0.0.1", port)) != 0
+
+
+def test_a_client_of_tls_that_never_says_goodbye_keeps_nobody_from_ending(
+    uploads: Path, tls: tuple[str, str], authority: trustme.CA
+) -> None:
+    trust = ssl.create_default_context()
+    authority.configure_trust(trust)
+    with ServerProcess(uploads, *tls, "--shutdown-timeout-seconds", "60") as server:
+        plain = socket.create_connection(("127.0.0.1", server.port))
+        with trust.wrap_socket(plain, server_hostname="127.0.0.1") as idle:
+            idle.sendall(b"OPTIONS /files/ HTTP/1.1\r\nHost: localhost\r\n\r\n")
+            assert idle.recv(65536).startswith(b"HTTP/1.1 204")
+            server.terminate()
+            # TLS itself would wait for 30 seconds, and the server for a minute.
+            assert server.wait(20) == 0

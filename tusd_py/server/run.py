@@ -37,6 +37,9 @@ KEEP_ALIVE = 75
 # Seconds that requests have, once they are cancelled, to store what they hold. Only a disk that hangs needs them.
 STORING = 5.0
 
+# Seconds that a client has at the end to close its side of a TLS connection. Most never do (RFC 8446, 6.1).
+FAREWELL = 0.5
+
 # Seconds between two looks whether we are told to end at once.
 TICK = 0.1
 
@@ -157,7 +160,7 @@ class Server(uvicorn.Server):
         ending = asyncio.create_task(super().shutdown(sockets))
         while not ending.done() and not self.force_exit:
             await asyncio.wait([ending], timeout=TICK)
-            self._cut_closing()
+            self._cut_closing(farewell=FAREWELL)
             if not self.is_restarting:
                 self._close_listener()
         if ending.done():
@@ -173,13 +176,18 @@ class Server(uvicorn.Server):
             self._cut_closing()
         return await super().on_tick(counter)
 
-    def _cut_closing(self) -> None:
-        """Cut the connections that were closed long ago and whose clients do not take what they were sent before."""
+    def _cut_closing(self, *, farewell: float | None = None) -> None:
+        """Cut the connections that were closed long ago and whose clients do not take what they were sent before.
+
+        With ``farewell`` also those that have sent everything, and wait for so many seconds for the client to say
+        that it closes, too: TLS does.
+        """
         now = asyncio.get_running_loop().time()
         transports = [connection.transport for connection in self.server_state.connections]
         self._closing = {one: self._closing.get(one, now) for one in transports if one.is_closing()}
         for transport, since in self._closing.items():
-            if self._send_timeout is not None and now - since > self._send_timeout:
+            is_sent = farewell is not None and now - since > farewell and not transport.get_write_buffer_size()
+            if is_sent or (self._send_timeout is not None and now - since > self._send_timeout):
                 transport.abort()
 
     def _await_hangups(self) -> None:
