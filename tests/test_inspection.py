@@ -82,6 +82,7 @@ def test_everything_about_an_upload_is_shown(upload_dir: Path, unfinished: str) 
     lines = dict(line.strip().split(": ", 1) for line in output.splitlines() if ": " in line)
     assert (lines["id"], lines["state"], lines["offset"]) == (unfinished, "unfinished", "5")
     assert "\x1b" not in output
+    assert "metadata:\n  filename: two words\\x1b[2J.bin\n  empty:\ncreated_at: " in output
     code, output = run(upload_dir, "show", unfinished, "--json")
     row = json.loads(output)
     assert row["metadata"] == {"filename": NAME, "empty": ""}

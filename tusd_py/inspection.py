@@ -70,8 +70,16 @@ def build_line(row: Row) -> str:
 
 def row_lines(row: Row) -> list[str]:
     """Return everything that is told of an upload, for people."""
-    pairs = {**row, "metadata": "", **{f"  {name}": value for name, value in row["metadata"].items()}}
-    return [f"{plain(name)}: {'-' if value is None else plain(str(value))}".rstrip() for name, value in pairs.items()]
+    lines: list[str] = []
+    for name, value in row.items():
+        lines.append(_told(name, "" if name == "metadata" else value))
+        if name == "metadata":
+            lines.extend(_told(f"  {key}", text) for key, text in row["metadata"].items())
+    return lines
+
+
+def _told(name: str, value: object) -> str:
+    return f"{plain(name)}: {'-' if value is None else plain(str(value))}".rstrip()
 
 
 def plain(text: str) -> str:

@@ -608,6 +608,22 @@ def test_data_that_somebody_has_locked_stays(untidy: DiskStore, tmp_path: Path) 
     assert set(removed) == LEFTOVERS - {f"partial/{ID}.part", f"partial/{ID}.floor"}
 
 
+def test_the_record_of_a_finished_upload_outlives_a_copy_of_its_data(tmp_path: Path) -> None:
+    """A backup that was made meanwhile has both. Without its record, the upload would be gone with its name."""
+
+    async def scene() -> None:
+        store = DiskStore(tmp_path)
+        upload = await completed(store)
+        leave(tmp_path, f"partial/{ID}.part")
+        yesterday = datetime.now(UTC).timestamp() - 86400
+        os.utime(tmp_path / "records" / f"{ID}.json", (yesterday, yesterday))
+        assert await store.tidy(before=datetime.now(UTC) - timedelta(hours=1)) == [f"partial/{ID}.part"]
+        assert (await store.get(ID)).metadata == upload.metadata
+        assert await content(store, upload) == b"0123456789"
+
+    asyncio.run(scene())
+
+
 # ── how a disk fails ─────────────────────────────────────────────────────────────────────────────────────────────────
 
 

@@ -47,23 +47,37 @@ def _leftovers(layout: Layout, before: float, keep: Collection[str]) -> Iterator
         elif kind in _KINDS and is_id(id) and id not in keep:
             kinds[id].add(kind)
     for id, found in kinds.items():
-        # The data goes first: its lock tells whether somebody is still at work, and then all of it stays.
-        paths = [f"{layout.partial}/{id}.{kind}" for kind in sorted(found, reverse=True)]
-        if "part" in found and "json" not in found and stat_regular(layout.complete_record(id)) is not None:
-            # The data of an upload that was to be complete at once (``at_once``) did not get its name any more. Its
-            # record goes first: without this data beside it, it would be believed.
-            paths.insert(0, layout.complete_record(id))
-        if not _is_whole(layout, id, found) and all(_is_old(path, before) for path in paths):
+        try:
+            paths = _left_of(layout, id, found)
+        except OSError as error:
+            if error.errno != errno.EIO:
+                raise
+            continue  # nobody can tell; the disk is at fault, and nothing is removed for that
+        if paths and all(_is_old(path, before) for path in paths):
             yield paths
 
 
-def _is_whole(layout: Layout, id: str, kinds: set[str]) -> bool:
-    try:
-        return {"part", "json"} <= kinds and read_record(layout.record(id), id) is not None
-    except OSError as error:
-        if error.errno != errno.EIO:
-            raise
-        return True  # nobody can tell; the disk is at fault, and nothing is removed for that
+def _left_of(layout: Layout, id: str, kinds: Collection[str]) -> Sequence[str]:
+    """Return the files of an upload that nobody can go on with, in the order in which they go; none of a sound one."""
+    if "part" in kinds and "json" in kinds and read_record(layout.record(id), id) is not None:
+        return []
+    # The data goes first: its lock tells whether somebody is still at work, and then all of it stays.
+    paths = [f"{layout.partial}/{id}.{kind}" for kind in sorted(kinds, reverse=True)]
+    if "part" in kinds and "json" not in kinds and _is_nameless(layout, id):
+        # The data of an upload that was to be complete at once (``at_once``) did not get its name any more. Its
+        # record goes first: without this data beside it, it would be believed.
+        paths.insert(0, layout.complete_record(id))
+    return paths
+
+
+def _is_nameless(layout: Layout, id: str) -> bool:
+    """Tell whether there is a record of a complete upload, and no data of its name."""
+    path = layout.complete_record(id)
+    if stat_regular(path) is None:
+        return False
+    record = read_record(path, id)
+    # Where the data has its name, what lies here is a copy of it, out of a backup for example, and the record holds.
+    return record is None or stat_regular(layout.complete_data(id, record.extension)) is None
 
 
 def _is_old(path: str, before: float) -> bool:
