@@ -125,7 +125,7 @@ def verify(context: click.Context, /, *, repair: bool, as_json: bool, **flags: o
 @click.option("--complete", is_flag=True, help="List finished uploads instead of unfinished ones.")
 @click.option("--json", "as_json", is_flag=True, help="Tell each upload as a JSON object on a line of its own.")
 def list_uploads(*, complete: bool, as_json: bool, **flags: object) -> None:
-    """List the uploads in the folder, one a line: id, offset, length, name."""
+    """List the unfinished uploads in the folder, one a line: id, offset, length, name."""
     settings = settings_of(flags)
     _check_is_upload_folder(settings)
     _about_the_folder(settings, partial(_list, complete=complete, as_json=as_json))
