@@ -94,3 +94,13 @@ def test_a_connection_that_has_left_is_not_idle_any_more() -> None:
     crowd.enter(Line())
     assert not crowd.enter(Line())
     assert line.ended == ""
+
+
+def test_those_who_wait_for_their_refusal_make_room_for_nobody() -> None:
+    crowd = Crowd(most=1)
+    crowd.enter(Line())
+    newcomers = [Line() for _ in range(8)]
+    for line in newcomers:
+        assert not crowd.enter(line)
+        crowd.rest(line)  # it has not asked for anything yet
+    assert {line.ended for line in newcomers} == {""}

@@ -36,6 +36,7 @@ class Crowd:
         self._addresses: dict[asyncio.Transport, str | None] = {}
         self._of_client: Counter[str] = Counter()
         self._idle: dict[asyncio.Transport, None] = {}
+        self._refused: set[asyncio.Transport] = set()
 
     def __len__(self) -> int:
         """How many connections there are."""
@@ -56,6 +57,7 @@ class Crowd:
     def leave(self, transport: asyncio.Transport) -> None:
         """Count a connection out."""
         self._idle.pop(transport, None)
+        self._refused.discard(transport)
         address = self._addresses.pop(transport, None)
         if address is not None:
             self._of_client[address] -= 1
@@ -63,8 +65,8 @@ class Crowd:
                 del self._of_client[address]
 
     def rest(self, transport: asyncio.Transport) -> None:
-        """Note that nothing happens on a connection from now on."""
-        if transport in self._addresses:
+        """Note that nothing happens on a connection from now on; one that is still to be refused makes no room."""
+        if transport in self._addresses and transport not in self._refused:
             self._idle[transport] = None
 
     def wake(self, transport: asyncio.Transport) -> None:
@@ -87,6 +89,7 @@ class Crowd:
         return True
 
     def _refuse(self, transport: asyncio.Transport, beyond: int) -> bool:
+        self._refused.add(transport)
         if beyond > MOST_REFUSED:
             transport.abort()
         return False
