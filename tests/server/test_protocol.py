@@ -44,7 +44,7 @@ class Patient(LimitedProtocol):
 @pytest.fixture(autouse=True)
 def _short_draining(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let refusals end soon for a client that neither sends nor leaves: it waits for that here."""
-    monkeypatch.setattr(wire, "DRAIN_SECONDS", 0.2)
+    monkeypatch.setattr(wire, "DRAIN_SECONDS", 0.1)
 
 
 @pytest.fixture(scope="module", params=["asyncio", "uvloop"])

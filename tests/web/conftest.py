@@ -14,7 +14,7 @@ from tusd_py.web import wire
 @pytest.fixture(autouse=True)
 def _short_draining(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let refusals end soon for a client that neither sends nor leaves: it waits for that here."""
-    monkeypatch.setattr(wire, "DRAIN_SECONDS", 0.3)
+    monkeypatch.setattr(wire, "DRAIN_SECONDS", 0.1)
 
 
 @pytest.fixture
