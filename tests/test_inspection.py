@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from tests import forms
 from tests.live import APPEND, Server
 from tests.server_process import PATIENCE, ServerProcess, program, surroundings, wait_until
 
@@ -144,6 +145,23 @@ def test_an_upload_that_is_being_written_in_a_server_is_taken_over(upload_dir: P
         assert connection.answer().status in (404, 409)
     assert not list(upload_dir.rglob(f"{id}*"))
     assert len(list((upload_dir / ".workers").iterdir())) == 2, "the command leaves no socket behind"
+
+
+def test_a_form_that_comes_is_ended_and_counts_as_terminated(upload_dir: Path, server: Server) -> None:
+    """Its request takes the upload away by itself, before the command can."""
+    before = set((upload_dir / "partial").glob("*.part"))
+
+    def came() -> list[Path]:
+        parts = set((upload_dir / "partial").glob("*.part")) - before
+        return [part for part in parts if part.stat().st_size]
+
+    with server.connect() as connection:
+        forms.begin(connection, length=1000).send(forms.file_part(bytes(500), "sound.bin"))
+        wait_until(lambda: came() != [])
+        id = came()[0].stem
+        assert run(upload_dir, "terminate", id) == (0, f"terminated {id}\n")
+        assert connection.answer().status == 409
+    assert not list(upload_dir.rglob(f"{id}*"))
 
 
 def test_a_look_at_the_folder_does_not_disturb_a_server(upload_dir: Path, server: Server) -> None:

@@ -98,11 +98,12 @@ async def terminate(parts: Parts, id: str) -> None:
     """
     await parts.locks.open()  # without it nobody in another process would hear us
     try:
+        await parts.store.get(id)
         try:
             await parts.lifecycle.terminate(id, even_expired=True)
         except UploadNotFound:
-            # Of a finished upload whose data was taken away there is nothing to lock, and only a record to remove.
-            await parts.store.get(id)
+            # Of a finished upload whose data was taken away there is nothing to lock, and only a record to remove. A
+            # form that is ended has removed its upload by itself.
             await parts.store.delete(id)
     finally:
         await parts.locks.close()

@@ -118,7 +118,7 @@ def test_nginx_as_it_comes_buffers_and_refuses(tmp_path: Path, shared: Shared) -
         "they are lost when a client is cut off. ",
         "The bytes of chunked bodies do not reach the server before the body is whole: something in between buffers "
         "them, and they are lost when a client is cut off. ",
-        "A body of 5120.0 MiB is answered 413 by something in front of the server, which itself would take it. ",
+        "A body of 5.0 GiB is answered 413 by something in front of the server, which itself would take it. ",
     ]
     assert "nginx: proxy_request_buffering off; proxy_http_version 1.1;" in troubles[0]
     assert "nginx: client_max_body_size 0;" in troubles[2]
@@ -168,7 +168,7 @@ def test_a_host_that_is_not_answered_for_is_told_with_the_setting(tmp_path: Path
             "OPTIONS is answered with a redirect to https://elsewhere",
         ),
         ("if ($request_method = POST) { return 307 /x/; }", "A creation is answered with a redirect to"),
-        ("client_max_body_size 10m;", "A body of 5120.0 MiB is answered 413 by something in front of the server"),
+        ("client_max_body_size 10m;", "A body of 5.0 GiB is answered 413 by something in front of the server"),
         ("return 502;", "OPTIONS at the endpoint is answered 502"),
     ],
 )

@@ -298,7 +298,7 @@ class _Doctor:
         while (answer := self._create(size)).status in (413, 507) and answer.is_from_tus and size > PROBE:
             size //= 2
         if answer.status != 201:
-            yield self._refused(f"A creation of {mib(size)}", answer)
+            yield self._refused(f"A creation of {words(size)}", answer)
             return
         url = self._created[-1]
         fields = {**APPEND, "Upload-Offset": "0", "Content-Length": str(size)}
@@ -306,10 +306,10 @@ class _Doctor:
             # Some refuse by the head, some by the first bytes.
             request.send(self._probe(KIB))
             if not request.is_answered(self._patience):
-                yield well(f"A body of {mib(size)} is not refused.")
+                yield well(f"A body of {words(size)} is not refused.")
                 return
             answer = request.answer()
-        yield self._refused(f"A body of {mib(size)}", answer)
+        yield self._refused(f"A body of {words(size)}", answer)
 
     def look_at_interim_answers(self) -> Iterator[Finding]:
         if self._create(PROBE).status != 201:
@@ -377,8 +377,8 @@ class _Doctor:
         return left
 
 
-def mib(size: int) -> str:
-    return f"{size / KIB**2:.1f} MiB"
+def words(size: int) -> str:
+    return f"{size / KIB**2:.1f} MiB" if size < KIB**3 else f"{size / KIB**3:.1f} GiB"
 
 
 def is_redirect(answer: Answer) -> bool:
