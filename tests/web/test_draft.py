@@ -351,6 +351,16 @@ def test_lengths_that_disagree_are_refused_before_the_body(server: Server, numbe
     assert append(server, number, path, 2, b"23456789", complete=True).status == 201
 
 
+@pytest.mark.parametrize(("body", "end"), [(b"2345", 6), (b"234567890", 11)])
+def test_a_last_body_of_another_size_is_told_of_its_size(server: Server, body: bytes, end: int) -> None:
+    path = created(server, 6, b"01", "Upload-Length: 10\r\n")
+    refused = append(server, 6, path, 2, body, complete=True)
+    told = str(problem_of(refused)["detail"])
+    assert told.startswith(f"the body ends at {end}, and the length is 10; ")
+    # It sent no such field.
+    assert "Upload-Length" not in told
+
+
 @every_version
 def test_the_length_of_a_last_request_that_is_cut_is_known(server: Server, number: int) -> None:
     path = created(server, number)
