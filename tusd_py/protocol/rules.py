@@ -192,7 +192,7 @@ def _settle_last(upload: Upload, end: int, limits: Limits) -> Upload:
     if upload.length is not None and upload.length != end:
         # The client did not name this length, so it is told what of its request says it.
         raise InconsistentLength(
-            f"the body ends at {end}, and the length is {upload.length}; send the bytes that are missing, no more or less"
+            f"the body ends at {end}, and the length is {upload.length}; send all that is missing and no more"
         )
     return settle_length(upload, end, limits)
 
