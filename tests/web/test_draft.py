@@ -251,6 +251,7 @@ def test_the_type_of_an_append_matters_from_version_6_on(server: Server, number:
         assert answer.status == 201
     else:
         assert answer.status == 415
+        assert answer.fields["accept-patch"] == "application/partial-upload"
         assert "send Content-Type: application/partial-upload" in str(problem_of(answer)["detail"])
         assert head(server, number, path).fields["upload-offset"] == "0"
 
