@@ -6,6 +6,7 @@ off, it asks at the place that it was told for the offset, and sends the rest wi
 
 from __future__ import annotations
 
+import re
 import select
 import socket
 from collections.abc import Mapping
@@ -15,9 +16,11 @@ from urllib.parse import urlsplit
 
 import pytest
 
+from tests.end_to_end import urlsession_log
 from tests.end_to_end.uploads import KIB, MIB, assert_stored, make_recording, wait_for_data
 from tests.server_process import ServerProcess
 
+PAGE = Path(__file__).parents[2] / "docs" / "draft.md"
 SIZE = 4 * MIB + 17
 PIECE = 64 * KIB
 SECONDS = 20.0
@@ -215,3 +218,13 @@ def test_a_phone_of_another_version_is_served_without_a_word_on_the_way(
         final = phone.send(recording.read_bytes()).listen()
     assert final.status == 201
     assert_stored(upload_dir, final.fields["location"], recording)
+
+
+def test_the_page_shows_what_goes_over_the_wire(server: ServerProcess, upload_dir: Path, tmp_path: Path) -> None:
+    recording = make_recording(tmp_path / "noise.wav", urlsession_log.SIZE)
+
+    log, url = urlsession_log.play(server, upload_dir, recording)
+
+    shown = re.findall(r"^```http\n(.*?)^```$", PAGE.read_text(), re.MULTILINE | re.DOTALL)
+    assert shown == [urlsession_log.normalized(log)]
+    assert_stored(upload_dir, url, recording)

@@ -251,6 +251,7 @@ def test_the_type_of_an_append_matters_from_version_6_on(server: Server, number:
         assert answer.status == 201
     else:
         assert answer.status == 415
+        assert answer.fields["accept-patch"] == "application/partial-upload"
         assert "send Content-Type: application/partial-upload" in str(problem_of(answer)["detail"])
         assert head(server, number, path).fields["upload-offset"] == "0"
 
@@ -349,6 +350,16 @@ def test_lengths_that_disagree_are_refused_before_the_body(server: Server, numbe
         assert (refused.status, refused.fields["upload-offset"]) == (400, "2")
         assert is_told(refused, number, complete=False)
     assert append(server, number, path, 2, b"23456789", complete=True).status == 201
+
+
+@pytest.mark.parametrize(("body", "end"), [(b"2345", 6), (b"234567890", 11)])
+def test_a_last_body_of_another_size_is_told_of_its_size(server: Server, body: bytes, end: int) -> None:
+    path = created(server, 6, b"01", "Upload-Length: 10\r\n")
+    refused = append(server, 6, path, 2, body, complete=True)
+    told = str(problem_of(refused)["detail"])
+    assert told.startswith(f"the body ends at {end}, and the length is 10; ")
+    # It sent no such field.
+    assert "Upload-Length" not in told
 
 
 @every_version

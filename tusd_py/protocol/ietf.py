@@ -174,6 +174,8 @@ class Draft(Dialect):
         lines: list[tuple[str, str]] = [*self._named, _NO_STORE, ("Content-Type", problems.CONTENT_TYPE)]
         if isinstance(error, MethodNotAllowed):
             lines.append(("Allow", ", ".join(error.allowed)))
+        if isinstance(error, UnsupportedMediaType):
+            lines.append(("Accept-Patch", error.expected))  # RFC 5789, 2.2
         if isinstance(error, RangeNotSatisfiable):
             lines.append(("Content-Range", build_content_range(None, error.length)))
         if error.retry_after is not None:

@@ -167,7 +167,7 @@ def check_append(upload: Upload, append: Append, limits: Limits, now: datetime) 
         raise CompletedUpload(has_bytes=append.size != 0)
     settled = settle_length(upload, append.length, limits)
     if append.is_last and append.size is not None:
-        settled = settle_length(settled, append.offset + append.size, limits)
+        settled = _settle_last(settled, append.offset + append.size, limits)
     _check_size(upload.offset, settled.length, append, limits)
     return settled if upload.is_complete else _settle_end(settled, append)
 
@@ -185,6 +185,16 @@ def _settle_end(upload: Upload, append: Append) -> Upload:
         is_ended=upload.ends_by_word and is_ended,
         repr_digest=settle_digests(upload.repr_digest, append.repr_digest),
     )
+
+
+def _settle_last(upload: Upload, end: int, limits: Limits) -> Upload:
+    """Return the upload with its length as it is when its last body ends at ``end``."""
+    if upload.length is not None and upload.length != end:
+        # The client did not name this length, so it is told what of its request says it.
+        raise InconsistentLength(
+            f"the body ends at {end}, and the length is {upload.length}; send all that is missing and no more"
+        )
+    return settle_length(upload, end, limits)
 
 
 def settle_length(upload: Upload, declared: int | None, limits: Limits) -> Upload:
