@@ -226,6 +226,8 @@ class LimitedProtocol(HttpToolsProtocol):
             raise BadRequest("ERR_INVALID_REQUEST", "the version of the request is not served; send HTTP/1.1")
         if self.parser.should_upgrade():
             return  # The head comes once more, without what asks for that.
+        if self.parser.get_http_version() == "1.0":
+            self.expect_100_continue = False  # RFC 9110, 10.1.1
         super().on_headers_complete()
         if not self.parser.should_keep_alive():
             self.cycle.keep_alive = False  # uvicorn 0.40 knows `close` alone, and not in a list
