@@ -24,6 +24,7 @@ from tusd_py.errors import (
     ConnectionLost,
     ContentRefused,
     ServerStopping,
+    StorageFailed,
     StorageFull,
     UploadInterrupted,
     UploadOverrun,
@@ -951,6 +952,30 @@ async def test_what_breaks_off_before_its_announced_checksum_is_dropped(size: in
     case = Case(is_checksum_due=True)
     with pytest.raises(ConnectionLost):
         await case.intake.take(Followed(*cut(pattern(size), 30_000), content=None, error=ConnectionLost()))
+    case.assert_dropped()
+
+
+@pytest.mark.parametrize("end", ["cancelled", "unreadable"])
+@on_a_plain_loop
+async def test_what_was_not_held_against_the_checksum_behind_it_to_the_end_is_dropped(
+    end: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    case = Case()
+
+    async def broken(self: Recorder) -> AsyncGenerator[bytes, None]:
+        if end == "cancelled":
+            taking.cancel()
+            await asyncio.sleep(0)
+        else:
+            raise StorageFailed
+        yield b""
+
+    monkeypatch.setattr(Recorder, "written", broken)
+    # Nobody announced the checksum, but it came, and it does not match.
+    taking = case.start(Followed(pattern(100_000), content=b"other"))
+    with pytest.raises(asyncio.CancelledError if end == "cancelled" else StorageFailed):
+        await taking
+    assert not case.intake.is_proven
     case.assert_dropped()
 
 

@@ -410,6 +410,8 @@ class Intake:
             raise bad_trailer("comes beside what was told before the body; send one of them")
         if self._late is None:
             return
+        # Announced or not, it came: whatever breaks off the verification leaves nothing that could be kept.
+        self._is_checksum_due = True
         verification = self._late(checksum)
         async with aclosing(self._appender.written()) as chunks:
             async for chunk in chunks:
