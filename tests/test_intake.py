@@ -544,6 +544,27 @@ async def test_bytes_of_a_slow_client_are_stored_after_a_second_and_their_slab_i
 
 
 @on_a_jumping_loop
+async def test_a_slab_that_nothing_came_into_is_given_back_and_what_comes_later_is_stored_in_time() -> None:
+    """As over TLS, where a transport asks for memory before there is a whole record to put into it."""
+
+    class Transport(Body):
+        size = None
+
+        async def feed(self, intake: Intake) -> None:
+            assert intake.buffer()
+            await asyncio.sleep(module.STORE_AFTER + 0.01)
+            assert case.pool.taken == 0
+            intake.buffer()[: len(HELLO)] = HELLO
+            assert not intake.filled(len(HELLO))
+            await asyncio.sleep(module.STORE_AFTER + 0.01)
+            assert case.appender.stored == HELLO
+
+    case = Case()
+    await case.intake.take(Transport())
+    case.assert_kept(HELLO)
+
+
+@on_a_jumping_loop
 async def test_a_stream_that_gets_slow_gets_small_slabs_again() -> None:
     case, body = Case(), Sent()
     taking = case.start(body)

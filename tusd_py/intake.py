@@ -518,9 +518,12 @@ class Intake:
         if self._writing is not None and self._writing.exception() is not None:
             # What follows a failed write must not be stored: there would be a gap before it.
             return
+        self._next_size = SMALLEST_SLAB
         if self._filled:
-            self._next_size = SMALLEST_SLAB
             self._start_writing()
+        else:
+            # Somebody asked for memory and had nothing for it: over TLS, half a record.
+            self._release()
 
     def _stop_timer(self) -> None:
         if self._store_timer is not None:
