@@ -399,6 +399,24 @@ async def test_bytes_beyond_the_room_are_refused_also_behind_an_interruption() -
     case.assert_dropped()
 
 
+@on_a_plain_loop
+async def test_what_is_refused_only_behind_an_interruption_drops_the_body_all_the_same() -> None:
+    case, body = Case(room=150_000, pool=SlabPool(64 * MIB, SMALLEST_SLAB)), Sent()
+    case.appender.gate.clear()
+    taking = case.start(body)
+    await turns()
+    # One chunk: a slab of it is being written, one waits for that, and what is left goes beyond the room.
+    sending = asyncio.create_task(body.send(pattern(200_000)))
+    await turns()
+    taking.cancel()
+    await turns()
+    case.appender.gate.set()
+    with pytest.raises(UploadOverrun):
+        await taking
+    sending.cancel()
+    case.assert_dropped()
+
+
 @on_a_jumping_loop
 async def test_of_several_interruptions_the_first_one_counts() -> None:
     case, body = Case(), Sent()

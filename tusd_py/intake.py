@@ -427,6 +427,14 @@ class Intake:
     async def _keep(self) -> None:
         if self._is_committed:
             return
+        try:
+            await self._store_all()
+        except REFUSALS:
+            # What was received goes too far only with what nobody had looked at yet.
+            await self._drop()
+            raise
+
+    async def _store_all(self) -> None:
         await self._written()
         if self._verification is not None or self._is_checksum_due:
             # Nothing can verify a part of what the digest was announced for.
