@@ -627,6 +627,27 @@ def test_no_client_of_http_1_0_is_told_to_continue(server: Server, monkeypatch: 
         assert connection.send("abc").final().status == 204
 
 
+def test_a_head_that_began_to_come_before_the_answer_is_not_cut_as_idle(tmp_path: Path, loop: str) -> None:
+    class Brief(Patient):
+        def timeout_keep_alive_handler(self) -> None:
+            ended.set()
+            super().timeout_keep_alive_handler()
+
+        def on_response_complete(self) -> None:
+            self.timeout_keep_alive = 0
+            super().on_response_complete()
+
+    ended = threading.Event()
+    with serving(TusApp(upload_dir=tmp_path), loop=loop, http=Brief) as server, server.connect() as connection:
+        connection.send(OPTIONS + OPTIONS[:10]).answer("OPTIONS")
+        # Other connections are idle behind their answers, and end: time has passed by then.
+        with server.connect() as other:
+            other.send(OPTIONS).answer("OPTIONS")
+            assert other.is_ended_by_server()
+        assert ended.is_set()
+        assert connection.send(OPTIONS[10:]).answer("OPTIONS").status == 204
+
+
 # Too many connections
 
 

@@ -255,7 +255,10 @@ class LimitedProtocol(HttpToolsProtocol):
     def on_response_complete(self) -> None:
         """End an answer."""
         super().on_response_complete()
-        if self.cycle.response_complete:
+        if not self._is_in_body and self._overhead:
+            # The next head has begun to come, and has a deadline of its own.
+            self._unset_keepalive_if_required()
+        elif self.cycle.response_complete:
             self.crowd.rest(self.transport)
 
     def on_body(self, body: bytes) -> None:
