@@ -24,6 +24,7 @@ from tusd_py.errors import (
     ConnectionLost,
     ContentRefused,
     ServerStopping,
+    StorageFailed,
     StorageFull,
     UploadInterrupted,
     UploadOverrun,
@@ -398,6 +399,24 @@ async def test_bytes_beyond_the_room_are_refused_also_behind_an_interruption() -
     case.assert_dropped()
 
 
+@on_a_plain_loop
+async def test_what_is_refused_only_behind_an_interruption_drops_the_body_all_the_same() -> None:
+    case, body = Case(room=150_000, pool=SlabPool(64 * MIB, SMALLEST_SLAB)), Sent()
+    case.appender.gate.clear()
+    taking = case.start(body)
+    await turns()
+    # One chunk: a slab of it is being written, one waits for that, and what is left goes beyond the room.
+    sending = asyncio.create_task(body.send(pattern(200_000)))
+    await turns()
+    taking.cancel()
+    await turns()
+    case.appender.gate.set()
+    with pytest.raises(UploadOverrun):
+        await taking
+    sending.cancel()
+    case.assert_dropped()
+
+
 @on_a_jumping_loop
 async def test_of_several_interruptions_the_first_one_counts() -> None:
     case, body = Case(), Sent()
@@ -540,6 +559,27 @@ async def test_bytes_of_a_slow_client_are_stored_after_a_second_and_their_slab_i
     body.end()
     await taking
     case.assert_kept(HELLO * 2)
+
+
+@on_a_jumping_loop
+async def test_a_slab_that_nothing_came_into_is_given_back_and_what_comes_later_is_stored_in_time() -> None:
+    """As over TLS, where a transport asks for memory before there is a whole record to put into it."""
+
+    class Transport(Body):
+        size = None
+
+        async def feed(self, intake: Intake) -> None:
+            assert intake.buffer()
+            await asyncio.sleep(module.STORE_AFTER + 0.01)
+            assert case.pool.taken == 0
+            intake.buffer()[: len(HELLO)] = HELLO
+            assert not intake.filled(len(HELLO))
+            await asyncio.sleep(module.STORE_AFTER + 0.01)
+            assert case.appender.stored == HELLO
+
+    case = Case()
+    await case.intake.take(Transport())
+    case.assert_kept(HELLO)
 
 
 @on_a_jumping_loop
@@ -984,6 +1024,30 @@ async def test_what_breaks_off_before_its_announced_checksum_is_dropped(size: in
     case = Case(is_checksum_due=True)
     with pytest.raises(ConnectionLost):
         await case.intake.take(Followed(*cut(pattern(size), 30_000), content=None, error=ConnectionLost()))
+    case.assert_dropped()
+
+
+@pytest.mark.parametrize("end", ["cancelled", "unreadable"])
+@on_a_plain_loop
+async def test_what_was_not_held_against_the_checksum_behind_it_to_the_end_is_dropped(
+    end: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    case = Case()
+
+    async def broken(self: Recorder) -> AsyncGenerator[bytes, None]:
+        if end == "cancelled":
+            taking.cancel()
+            await asyncio.sleep(0)
+        else:
+            raise StorageFailed
+        yield b""
+
+    monkeypatch.setattr(Recorder, "written", broken)
+    # Nobody announced the checksum, but it came, and it does not match.
+    taking = case.start(Followed(pattern(100_000), content=b"other"))
+    with pytest.raises(asyncio.CancelledError if end == "cancelled" else StorageFailed):
+        await taking
+    assert not case.intake.is_proven
     case.assert_dropped()
 
 

@@ -421,6 +421,8 @@ class Intake:
             raise bad_trailer("comes beside what was told before the body; send one of them")
         if self._late is None:
             return
+        # Announced or not, it came: whatever breaks off the verification leaves nothing that could be kept.
+        self._is_checksum_due = True
         verification = self._late(checksum)
         async with aclosing(self._appender.written()) as chunks:
             async for chunk in chunks:
@@ -436,6 +438,14 @@ class Intake:
     async def _keep(self) -> None:
         if self._is_committed:
             return
+        try:
+            await self._store_all()
+        except REFUSALS:
+            # What was received goes too far only with what nobody had looked at yet.
+            await self._drop()
+            raise
+
+    async def _store_all(self) -> None:
         await self._written()
         if self._verification is not None or self._is_checksum_due:
             # Nothing can verify a part of what the digest was announced for.
@@ -531,9 +541,12 @@ class Intake:
         if self._writing is not None and self._writing.exception() is not None:
             # What follows a failed write must not be stored: there would be a gap before it.
             return
+        self._next_size = SMALLEST_SLAB
         if self._filled:
-            self._next_size = SMALLEST_SLAB
             self._start_writing()
+        else:
+            # Somebody asked for memory and had nothing for it: over TLS, half a record.
+            self._release()
 
     def _stop_timer(self) -> None:
         if self._store_timer is not None:

@@ -15,6 +15,10 @@ class Line(asyncio.Transport):
         super().__init__()
         self.peer = peer
         self.ended = ""
+        self.unsent = 0
+
+    def get_write_buffer_size(self) -> int:
+        return self.unsent
 
     def get_extra_info(self, name: str, default: Any = None) -> Any:
         return self.peer if name == "peername" else default
@@ -104,3 +108,13 @@ def test_those_who_wait_for_their_refusal_make_room_for_nobody() -> None:
         assert not crowd.enter(line)
         crowd.rest(line)  # it has not asked for anything yet
     assert {line.ended for line in newcomers} == {""}
+
+
+def test_whoever_does_not_take_its_answer_makes_room_at_once() -> None:
+    crowd = Crowd(most=1)
+    line = Line()
+    crowd.enter(line)
+    line.unsent = 1  # to close would be to wait until the client takes it
+    crowd.rest(line)
+    assert crowd.enter(Line())
+    assert line.ended == "aborted"

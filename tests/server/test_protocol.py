@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import threading
 import tracemalloc
 from base64 import b64encode
 from collections.abc import Iterator
@@ -15,6 +16,8 @@ from starlette.types import Receive, Scope, Send
 from tests.live import APPEND, TUS, Answer, Certificate, Connection, Server, serving
 from tests.server_process import wait_until
 from tusd_py import TusApp, lifecycle
+from tusd_py.intake import Sink
+from tusd_py.server.arrival import Arrival
 from tusd_py.server.crowd import Crowd
 from tusd_py.server.protocol import MAX_FRAMING, MAX_HEAD, MAX_TARGET, LimitedProtocol
 from tusd_py.web import wire
@@ -604,6 +607,45 @@ def test_a_body_that_plain_uvicorn_ends_early_is_no_error_of_ours(tmp_path: Path
             connection.send(patch(path, 0, UPGRADES["h2c"] + "Content-Length: 3\r\n"))
             assert connection.answer().status == 400
         assert server.offset(path) == 0
+
+
+def test_no_client_of_http_1_0_is_told_to_continue(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Source: RFC 9110, 10.1.1."""
+    waits = threading.Event()
+    read = Arrival._read
+
+    async def tell_and_read(self: Arrival, sink: Sink) -> None:
+        waits.set()
+        await read(self, sink)
+
+    monkeypatch.setattr(Arrival, "_read", tell_and_read)
+    path = server.create()
+    with server.connect() as connection:
+        head = patch(path, 0, "Content-Length: 3\r\nExpect: 100-continue\r\n")
+        connection.send(head.replace("HTTP/1.1", "HTTP/1.0"))
+        assert waits.wait(20)
+        assert connection.send("abc").final().status == 204
+
+
+def test_a_head_that_began_to_come_before_the_answer_is_not_cut_as_idle(tmp_path: Path, loop: str) -> None:
+    class Brief(Patient):
+        def timeout_keep_alive_handler(self) -> None:
+            ended.set()
+            super().timeout_keep_alive_handler()
+
+        def on_response_complete(self) -> None:
+            self.timeout_keep_alive = 0
+            super().on_response_complete()
+
+    ended = threading.Event()
+    with serving(TusApp(upload_dir=tmp_path), loop=loop, http=Brief) as server, server.connect() as connection:
+        connection.send(OPTIONS + OPTIONS[:10]).answer("OPTIONS")
+        # Other connections are idle behind their answers, and end: time has passed by then.
+        with server.connect() as other:
+            other.send(OPTIONS).answer("OPTIONS")
+            assert other.is_ended_by_server()
+        assert ended.is_set()
+        assert connection.send(OPTIONS[10:]).answer("OPTIONS").status == 204
 
 
 # Too many connections

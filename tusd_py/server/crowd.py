@@ -85,7 +85,11 @@ class Crowd:
         if longest is None:
             return False
         self.leave(longest)
-        longest.close()
+        if longest.get_write_buffer_size():
+            # Closed, it would stay, uncounted, for as long as its client does not take its answer.
+            longest.abort()
+        else:
+            longest.close()
         return True
 
     def _refuse(self, transport: asyncio.Transport, beyond: int) -> bool:

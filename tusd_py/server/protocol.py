@@ -226,15 +226,16 @@ class LimitedProtocol(HttpToolsProtocol):
             raise BadRequest("ERR_INVALID_REQUEST", "the version of the request is not served; send HTTP/1.1")
         if self.parser.should_upgrade():
             return  # The head comes once more, without what asks for that.
+        is_old = self.parser.get_http_version() == "1.0"
+        if is_old:
+            self.expect_100_continue = False  # RFC 9110, 10.1.1
         super().on_headers_complete()
         if not self.parser.should_keep_alive():
             self.cycle.keep_alive = False  # uvicorn 0.40 knows `close` alone, and not in a list
         self._is_in_body = True
         self._overhead = 0
         self._expect_body()
-        if self.parser.get_http_version() == "1.0":
-            self.cycle.waiting_for_100_continue = False  # it would be an answer to them (RFC 9110, 10.1.1)
-        else:
+        if not is_old:
             self._offer_interim()
         if self._is_unwelcome:
             self._reception.error = TooManyConnections()
@@ -255,7 +256,10 @@ class LimitedProtocol(HttpToolsProtocol):
     def on_response_complete(self) -> None:
         """End an answer."""
         super().on_response_complete()
-        if self.cycle.response_complete:
+        if not self._is_in_body and self._overhead:
+            # The next head has begun to come, and has a deadline of its own.
+            self._unset_keepalive_if_required()
+        elif self.cycle.response_complete:
             self.crowd.rest(self.transport)
 
     def on_body(self, body: bytes) -> None:
