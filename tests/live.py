@@ -96,6 +96,12 @@ class Connection:
             self._read += data
         return self._read
 
+    def wait_for_the_end(self) -> None:
+        """Wait until the server has ended the connection, whatever it says before."""
+        with contextlib.suppress(OSError):
+            while self._socket.recv(65536):
+                pass
+
     def finish_sending(self) -> None:
         self._socket.shutdown(socket.SHUT_WR)
 

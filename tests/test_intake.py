@@ -401,7 +401,7 @@ async def test_bytes_beyond_the_room_are_refused_also_behind_an_interruption() -
 
 @on_a_plain_loop
 async def test_what_is_refused_only_behind_an_interruption_drops_the_body_all_the_same() -> None:
-    case, body = Case(room=150_000, pool=SlabPool(64 * MIB, SMALLEST_SLAB)), Sent()
+    case, body = Case(room=150_000, pool=SlabPool(2 * SMALLEST_SLAB, SMALLEST_SLAB)), Sent()
     case.appender.gate.clear()
     taking = case.start(body)
     await turns()
