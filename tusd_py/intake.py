@@ -177,10 +177,6 @@ class Body(ABC):
         """
 
 
-async def _nothing() -> None:
-    """Wait for nothing."""
-
-
 class Beginning:
     """The first bytes of an upload, collected across requests until they can be judged.
 
@@ -480,7 +476,9 @@ class Intake:
         self._has_waited = True
         self._set_deadline(None if self._interruption is None else 0)
         while not self.try_turn():
-            await outlast(self._earlier or self._writing or _nothing())
+            under_way = self._earlier or self._writing
+            assert under_way is not None, "nothing else keeps a turn waiting"
+            await outlast(under_way)
         self._set_deadline(self._idle_timeout if self._interruption is None else 0)
 
     def try_turn(self) -> bool:

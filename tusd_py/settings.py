@@ -325,20 +325,13 @@ class Settings(BaseSettings):
         assert isinstance(init_settings, InitSettingsSource)
         return (init_settings, *(read.reader for read in sources_of(settings_cls, init_settings.init_kwargs)))
 
-    @field_validator("min_append_size")
+    @field_validator("min_append_size", "min_file_size")
     @classmethod
-    def _check_append_sizes(cls, least: int, info: ValidationInfo) -> int:
-        most = info.data.get("max_append_size")
+    def _check_least(cls, least: int, info: ValidationInfo) -> int:
+        setting = f"max_{str(info.field_name).removeprefix('min_')}"
+        most = info.data.get(setting)
         if most is not None and least > most:
-            raise ValueError(f"{least} bytes are more than max_append_size ({most}) allows; choose a smaller size")
-        return least
-
-    @field_validator("min_file_size")
-    @classmethod
-    def _check_file_sizes(cls, least: int, info: ValidationInfo) -> int:
-        most = info.data.get("max_file_size")
-        if most is not None and least > most:
-            raise ValueError(f"{least} bytes are more than max_file_size ({most}) allows; choose a smaller size")
+            raise ValueError(f"{least} bytes are more than {setting} ({most}) allows; choose a smaller size")
         return least
 
     @field_validator("tls_key")
